@@ -1,0 +1,24 @@
+"""Requests: one prompt each, with what is asked of the engine. Standard library only: workers import this."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are drawn. ``temperature`` 0 is greedy; ``seed`` is used otherwise."""
+
+    temperature: float = 0.0
+    top_k: int = 0  # 0: no limit
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One prompt, as text and as the token ids that the build's tokenizer makes of it."""
+
+    index: int  # unique within a round, from 0, in the order of release
+    prompt_text: str
+    prompt_ids: tuple[int, ...]
+    output_tokens: int  # exact: end-of-sequence is ignored
+    streaming: bool
+    sampling: Sampling
