@@ -1,0 +1,257 @@
+"""The one table of metrics, and their values for a cell.
+
+Pure: records in, numbers out. No value is ever rounded, guessed or replaced by zero. A metric that a cell cannot have
+(TTFT without streaming, TPOT where the path does not tell token counts, goodput without SLOs) is absent from the
+result; one that it could have had but for failures is there with ``None``.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from enginebench.errors import ScenarioError
+from enginebench.measure.records import UNKNOWN, RoundRecord
+
+Floats = NDArray[np.float64]
+Need = Literal["streaming", "tokens", "slo"]
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """What a metric is. ``formula`` is text for readers; *n* are output tokens, *n₁* those of the first chunk."""
+
+    name: str
+    title: str
+    unit: str  # of stored values: seconds, never milliseconds
+    better: Literal["lower", "higher"]
+    formula: str
+    needs: tuple[Need, ...] = ()
+    kind: Literal["distribution", "scalar"] = "distribution"
+
+
+METRICS = (
+    Metric("ttft", "TTFT", "s", "lower", "first token − intended send", ("streaming",)),
+    Metric("service_ttft", "Service TTFT", "s", "lower", "first token − actual send", ("streaming",)),
+    Metric("slip", "Client slip", "s", "lower", "actual send − intended send"),
+    Metric("tpot", "TPOT", "s", "lower", "(last token − first token) / (n − n₁)", ("streaming", "tokens")),
+    Metric("itl", "ITL", "s", "lower", "gap before a chunk / its tokens, over tokens", ("streaming", "tokens")),
+    Metric("e2e_latency", "E2E latency", "s", "lower", "last token − intended send"),
+    Metric("output_tokens_per_s", "Output tokens/s", "tokens/s", "higher", "completed output tokens / window",
+           ("tokens",), "scalar"),
+    Metric("total_tokens_per_s", "Total tokens/s", "tokens/s", "higher",
+           "completed prompt and output tokens / window", ("tokens",), "scalar"),
+    Metric("requests_per_s", "Requests/s", "requests/s", "higher", "completed requests / window", (), "scalar"),
+    Metric("tokens_per_s_per_user", "Tokens/s per user", "tokens/s", "higher",
+           "(n − n₁) / (last token − first token)", ("streaming", "tokens")),
+    Metric("goodput", "Goodput", "requests/s", "higher", "requests that met every SLO / window", ("slo",), "scalar"),
+    Metric("slo_attainment", "SLO attainment", "fraction", "higher",
+           "requests that met every SLO / requests, failed ones counted", ("slo",), "scalar"),
+)  # fmt: skip
+"""Window: from the release of a round's first request to its last arrival; over rounds, sums are divided by sums."""
+
+BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
+
+PERCENTILE_FLOORS = {50: 1, 90: 64, 95: 130, 99: 662}
+"""Requests needed before a percentile is shown."""
+
+SLO_KEYS = {"ttft_ms": "ttft", "service_ttft_ms": "service_ttft", "tpot_ms": "tpot", "e2e_latency_ms": "e2e_latency"}
+"""The keys of a scenario's ``slo`` (milliseconds) and the metric that each one limits."""
+
+
+@dataclass(frozen=True, slots=True)
+class MetricResult:
+    """A metric of a cell.
+
+    ``summary`` of a distribution: p50, p90, p95, p99, min, max, mean, count and failed (both of requests); of a scalar:
+    value. ``per_round``: the p50 or the value of each measured round in order, ``None`` for a round without one.
+    """
+
+    unit: str
+    better: str
+    summary: Mapping[str, float | int | None]
+    per_round: tuple[float | None, ...]
+
+    @property
+    def headline(self) -> float | None:
+        """The p50 of a distribution, the value of a scalar."""
+        return self.summary["value"] if "value" in self.summary else self.summary["p50"]
+
+    def to_json(self) -> dict[str, Any]:
+        """As it stands in run.json."""
+        return {
+            "unit": self.unit,
+            "better": self.better,
+            "summary": dict(self.summary),
+            "per_round": list(self.per_round),
+        }
+
+
+def cell_metrics(rounds: Sequence[RoundRecord], slo: Mapping[str, float] | None = None) -> dict[str, MetricResult]:
+    """The metrics of a cell by name, in the order of the table, over its measured rounds (warm-ups are ignored).
+
+    ``slo``: as in a scenario, e.g. ``{"ttft_ms": 500}``. A round whose stamps a clock step spoilt counts in no metric
+    and leaves ``None`` in ``per_round``. Raises ScenarioError for an SLO that names no metric.
+    """
+    measured = [record for record in rounds if not record.head.warmup]
+    valid = [record for record in measured if record.valid]
+    limits = slo_limits_s(slo or {})
+    if not valid:
+        return {}
+    return {metric.name: _result(metric, measured, limits) for metric in METRICS if _applies(metric, valid, limits)}
+
+
+def slo_limits_s(slo: Mapping[str, float]) -> dict[str, float]:
+    """A scenario's SLOs as limits in seconds by metric."""
+    for key in slo:
+        if key not in SLO_KEYS:
+            raise ScenarioError(f"slo: {key!r} limits no metric; use {', '.join(SLO_KEYS)}.")
+    return {SLO_KEYS[key]: limit_ms / 1000 for key, limit_ms in slo.items()}
+
+
+def request_values(name: str, record: RoundRecord) -> Floats:
+    """A per-request metric for every request of a round, shape (requests,).
+
+    A failed request is +∞ (-∞ where higher is better); nan means that the request has no value, such as the TPOT of
+    an answer that came in one chunk.
+    """
+    values = _PER_REQUEST[name](record)
+    if name != "slip":  # how late the client sent is known for a failed request, too
+        values[~record.requests.ok] = _worst(name)
+    return values
+
+
+def nearest_rank(values: Floats, percent: int) -> float:
+    """The smallest value that at least ``percent`` of ``values`` do not exceed (numpy's ``inverted_cdf``).
+
+    ``values``: not empty, sorted, infinities allowed (numpy's own interpolates and makes nan of them).
+    """
+    return float(values[max(0, -(-len(values) * percent // 100) - 1)])
+
+
+def _worst(name: str) -> float:
+    return np.inf if BY_NAME[name].better == "lower" else -np.inf
+
+
+def _applies(metric: Metric, rounds: Sequence[RoundRecord], limits: Mapping[str, float]) -> bool:
+    if "slo" in metric.needs:
+        return bool(limits) and all(_applies(BY_NAME[name], rounds, limits) for name in limits)
+    if "streaming" in metric.needs and not all(record.head.streaming for record in rounds):
+        return False
+    return "tokens" not in metric.needs or all(_tokens_known(record) for record in rounds)
+
+
+def _tokens_known(record: RoundRecord) -> bool:
+    requests = record.requests
+    return not bool(np.any((requests.tokens == UNKNOWN) | (requests.first_tokens == UNKNOWN)))
+
+
+def _result(metric: Metric, rounds: Sequence[RoundRecord], limits: Mapping[str, float]) -> MetricResult:
+    def summary_of(chosen: Sequence[RoundRecord]) -> dict[str, float | int | None]:
+        if metric.kind == "scalar":
+            return {"value": _SCALARS[metric.name](chosen, limits)}
+        return _distribution(metric.name, chosen)
+
+    valid = [record for record in rounds if record.valid]
+    key = "value" if metric.kind == "scalar" else "p50"
+    per_round = tuple(summary_of([record])[key] if record.valid else None for record in rounds)
+    return MetricResult(metric.unit, metric.better, summary_of(valid), per_round)
+
+
+def _distribution(name: str, rounds: Sequence[RoundRecord]) -> dict[str, float | int | None]:
+    per_request = np.concatenate([request_values(name, record) for record in rounds])
+    pooled = np.concatenate([_itl_values(record) for record in rounds]) if name == "itl" else per_request
+    values = np.sort(pooled[~np.isnan(pooled)])
+    count = int(np.count_nonzero(~np.isnan(per_request)))
+    summary: dict[str, float | int | None] = {
+        f"p{percent}": _finite(nearest_rank(values, percent)) if len(values) and count >= floor else None
+        for percent, floor in PERCENTILE_FLOORS.items()
+    }
+    for key, reduce in (("min", np.min), ("max", np.max), ("mean", np.mean)):
+        summary[key] = _finite(float(reduce(values))) if len(values) else None
+    return summary | {"count": count, "failed": int(np.count_nonzero(np.isinf(per_request)))}
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
+
+
+def _between(start_ns: NDArray[np.int64], end_ns: NDArray[np.int64]) -> Floats:
+    """Seconds from one column of stamps to the other; nan where either is missing."""
+    return np.where((start_ns > 0) & (end_ns > 0), (end_ns - start_ns) / 1e9, np.nan)
+
+
+def _tpot(record: RoundRecord) -> Floats:
+    requests = record.requests
+    later_tokens = (requests.tokens - requests.first_tokens).astype(np.float64)
+    later_tokens[later_tokens <= 0] = np.nan
+    return _between(requests.first_ns, requests.last_ns) / later_tokens
+
+
+def _rate_per_user(record: RoundRecord) -> Floats:
+    tpot_s = _tpot(record)
+    tpot_s[tpot_s <= 0] = np.nan  # everything in one instant: no rate to speak of
+    return 1 / tpot_s
+
+
+def _itl_values(record: RoundRecord) -> Floats:
+    """A value per token after the first chunk of each completed request, and +∞ per token of one that failed."""
+    requests, chunks = record.requests, record.chunks
+    order = np.argsort(chunks.request, kind="stable")
+    request, stamp_ns, tokens = chunks.request[order], chunks.stamp_ns[order], chunks.tokens[order]
+    wanted = (request[1:] == request[:-1]) & np.isin(request[1:], requests.index[requests.ok])
+    gaps_s, tokens = np.diff(stamp_ns)[wanted] / 1e9, tokens[1:][wanted]
+    missing = int(np.sum(np.maximum(requests.requested_tokens[~requests.ok] - 1, 1)))
+    return np.concatenate([np.repeat(gaps_s / tokens, tokens), np.full(missing, np.inf)])
+
+
+_PER_REQUEST: Mapping[str, Callable[[RoundRecord], Floats]] = {
+    "ttft": lambda record: _between(record.requests.intended_ns, record.requests.first_ns),
+    "service_ttft": lambda record: _between(record.requests.sent_ns, record.requests.first_ns),
+    "slip": lambda record: _between(record.requests.intended_ns, record.requests.sent_ns),
+    "tpot": _tpot,
+    "itl": _tpot,  # a request has an ITL exactly when it has a TPOT: this one counts requests
+    "e2e_latency": lambda record: _between(record.requests.intended_ns, record.requests.last_ns),
+    "tokens_per_s_per_user": _rate_per_user,
+}
+
+
+def _met_slos(record: RoundRecord, limits: Mapping[str, float]) -> NDArray[np.bool_]:
+    """Which requests completed within every limit; a request without a value (one chunk: no TPOT) cannot miss it."""
+    met = record.requests.ok
+    for name, limit_s in limits.items():
+        values = request_values(name, record)
+        met = met & ((values <= limit_s) | np.isnan(values))
+    return met
+
+
+def _rate(rounds: Sequence[RoundRecord], total: float) -> float | None:
+    window_s = sum(record.window_s for record in rounds)
+    return total / window_s if window_s > 0 else None
+
+
+def _completed_rate(rounds: Sequence[RoundRecord], weigh: Callable[[RoundRecord], NDArray[Any]]) -> float | None:
+    """Σ weight of completed requests / Σ window; None when nothing completed."""
+    if not any(record.requests.ok.any() for record in rounds):
+        return None
+    return _rate(rounds, float(sum(np.sum(weigh(record)[record.requests.ok], dtype=np.int64) for record in rounds)))
+
+
+def _attainment(rounds: Sequence[RoundRecord], limits: Mapping[str, float]) -> float | None:
+    asked = sum(len(record.requests) for record in rounds)
+    return float(sum(np.sum(_met_slos(record, limits)) for record in rounds) / asked) if asked else None
+
+
+_SCALARS: Mapping[str, Callable[[Sequence[RoundRecord], Mapping[str, float]], float | None]] = {
+    "output_tokens_per_s": lambda rounds, _: _completed_rate(rounds, lambda record: record.requests.tokens),
+    "total_tokens_per_s": lambda rounds, _: _completed_rate(
+        rounds, lambda record: record.requests.tokens + record.requests.prompt_tokens
+    ),
+    "requests_per_s": lambda rounds, _: _completed_rate(
+        rounds, lambda record: np.ones(len(record.requests), dtype=np.int64)
+    ),
+    "goodput": lambda rounds, limits: _rate(rounds, float(sum(np.sum(_met_slos(record, limits)) for record in rounds))),
+    "slo_attainment": _attainment,
+}
