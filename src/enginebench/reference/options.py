@@ -1,0 +1,121 @@
+"""What a reference build is made of, and how its ``config.json`` says so, in TensorRT-LLM's words. Touches no file."""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from enginebench.builds.build import REFERENCE_VERSION
+from enginebench.errors import BuildError
+from enginebench.reference.tokenizer import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE
+
+ARCHITECTURE = "ReferenceForCausalLM"
+DTYPES = ("float64", "float32")
+
+
+def _option(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceOptions:
+    """What a reference build is made of; ``metadata["help"]`` describes each field. Raises BuildError for bad values."""
+
+    layers: int = _option(4, "decoder layers")
+    hidden: int = _option(192, "width of the residual stream; a multiple of heads, and even for each head")
+    heads: int = _option(4, "query heads; a multiple of kv_heads")
+    kv_heads: int = _option(2, "key and value heads")
+    ffn: int = _option(512, "width of the SwiGLU layer")
+    vocab_size: int = _option(4096, "token ids: 258 for padding, end and bytes, the rest CJK characters")
+    max_batch_size: int = _option(8, "slots of the KV cache; requests beyond wait in a queue")
+    max_input_len: int = _option(1024, "longest prompt, in tokens")
+    max_seq_len: int = _option(2560, "longest prompt and output together, in tokens")
+    max_num_tokens: int = _option(128, "tokens computed in one step, at most: longer prompts are prefilled in chunks")
+    min_step_ms: float = _option(12.0, "a step takes at least this long (milliseconds); 0: as fast as it computes")
+    dtype: str = _option(
+        "float64", "what it computes in: float64 (batches of any size give the same tokens) or float32"
+    )
+    seed: int = _option(0, "seed of the weights")
+
+    def __post_init__(self) -> None:
+        for problem, broken in self._checks():
+            if broken:
+                raise BuildError(f"A reference build cannot have {problem}.")
+
+    def _checks(self) -> Iterator[tuple[str, bool]]:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name not in ("dtype", "seed", "min_step_ms"):
+                yield f"{item.name} {value}: use at least 1", value < 1
+        yield f"min_step_ms {self.min_step_ms}: use 0 or more", not (0 <= self.min_step_ms < math.inf)
+        yield f"seed {self.seed}: use 0 or more", self.seed < 0
+        yield f"dtype {self.dtype!r}: use one of {', '.join(DTYPES)}", self.dtype not in DTYPES
+        yield (
+            f"hidden {self.hidden} with heads {self.heads}: use a multiple of 2 x heads",
+            self.hidden % (2 * self.heads) != 0,
+        )
+        yield (
+            f"heads {self.heads} with kv_heads {self.kv_heads}: use a multiple of kv_heads",
+            self.heads % self.kv_heads != 0,
+        )
+        out_of_range = not MIN_VOCAB_SIZE <= self.vocab_size <= MAX_VOCAB_SIZE
+        yield f"vocab_size {self.vocab_size}: use {MIN_VOCAB_SIZE} to {MAX_VOCAB_SIZE}", out_of_range
+        too_short = self.max_seq_len <= self.max_input_len
+        yield (
+            f"max_seq_len {self.max_seq_len} with max_input_len {self.max_input_len}: use more than max_input_len",
+            too_short,
+        )
+        too_few = self.max_num_tokens < self.max_batch_size
+        yield (
+            f"max_num_tokens {self.max_num_tokens} with max_batch_size {self.max_batch_size}: use at least as many",
+            too_few,
+        )
+
+
+def options_from_config(config: Mapping[str, Any]) -> ReferenceOptions:
+    """Return the options that a reference build's ``config.json`` records. Raises BuildError for any other."""
+    if config.get("version") != REFERENCE_VERSION:
+        raise BuildError(
+            f"The build's version is {config.get('version')!r}, not {REFERENCE_VERSION!r}: it is no reference build."
+        )
+    try:
+        return ReferenceOptions(**{name: config[section][key] for name, (section, key) in _PLACES.items()})
+    except (KeyError, TypeError) as error:
+        raise BuildError(f"The reference build's config.json is incomplete ({error}): write it again.") from error
+
+
+_PLACES = {
+    "layers": ("pretrained_config", "num_hidden_layers"),
+    "hidden": ("pretrained_config", "hidden_size"),
+    "heads": ("pretrained_config", "num_attention_heads"),
+    "kv_heads": ("pretrained_config", "num_key_value_heads"),
+    "ffn": ("pretrained_config", "intermediate_size"),
+    "vocab_size": ("pretrained_config", "vocab_size"),
+    "dtype": ("pretrained_config", "dtype"),
+    "seed": ("pretrained_config", "seed"),
+    "max_batch_size": ("build_config", "max_batch_size"),
+    "max_input_len": ("build_config", "max_input_len"),
+    "max_seq_len": ("build_config", "max_seq_len"),
+    "max_num_tokens": ("build_config", "max_num_tokens"),
+    "min_step_ms": ("build_config", "min_step_ms"),
+}
+"""Where each option stands in config.json: TensorRT-LLM's names for what both engines have."""
+
+
+def config_from_options(options: ReferenceOptions) -> dict[str, Any]:
+    """Return the ``config.json`` of a build with these options."""
+    config: dict[str, Any] = {
+        "version": REFERENCE_VERSION,
+        "pretrained_config": {
+            "architecture": ARCHITECTURE,
+            "mapping": {"world_size": 1, "tp_size": 1, "pp_size": 1},
+            "quantization": {"quant_algo": None, "kv_cache_quant_algo": None},
+        },
+        "build_config": {
+            "max_beam_width": 1,
+            "plugin_config": {"paged_kv_cache": True, "remove_input_padding": True},
+        },
+    }
+    for name, (section, key) in _PLACES.items():
+        config[section][key] = getattr(options, name)
+    return config

@@ -1,0 +1,146 @@
+"""The reference engine in process: stamps are taken on the engine's thread when a step ends.
+
+Nothing crosses a process or a socket. It is there to exercise the flow on any machine, not to stand for TensorRT-LLM.
+"""
+
+import os
+import platform
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from enginebench.errors import BuildError, SessionError
+from enginebench.plan.requests import Request
+from enginebench.reference.batcher import Batcher, TokenEvent
+from enginebench.reference.engine import load_engine
+from enginebench.runtimes.base import Arrival, Chunk, JsonValue, StampKind
+
+
+def open_session(options: Mapping[str, JsonValue]) -> "ReferenceSession":
+    """Open the build in ``options["directory"]``. Raises SessionError when there is none."""
+    directory = options.get("directory")
+    if not isinstance(directory, str):
+        raise SessionError("The reference runtime needs the option 'directory': the path of a reference build.")
+    return ReferenceSession(Path(directory))
+
+
+class ReferenceSession:
+    """A session on a reference build. ``submit`` and ``poll`` belong to one thread, the engine's loop is another."""
+
+    stamp_kind: StampKind = "engine"
+
+    def __init__(self, directory: Path) -> None:
+        try:
+            self._engine = load_engine(directory)
+        except BuildError as error:
+            raise SessionError(str(error)) from error
+        self._arrived = threading.Condition()
+        self._arrivals: deque[Arrival] = deque()
+        # The engine's ids are unique for ever, a request's index within a round only: late events of a
+        # cancelled request cannot be taken for those of a later one.
+        self._next_id = 0
+        self._requests: dict[int, Request] = {}
+        self._prompt_tokens: dict[int, int] = {}
+        self._collected: dict[int, list[int]] = {}
+        self._batcher = Batcher(self._engine, self._on_tokens)
+
+    def submit(self, requests: Sequence[Request]) -> Sequence[int]:
+        """Queue ``requests``; a refused one arrives as an error. Returns the stamp (ns) before each."""
+        return [self._submit(request) for request in requests]
+
+    def poll(self, timeout_s: float) -> Sequence[Arrival]:
+        """Return what arrived, as soon as something did."""
+        with self._arrived:
+            if not self._arrivals:
+                self._arrived.wait(timeout_s)
+            arrivals = list(self._arrivals)
+            self._arrivals.clear()
+        return arrivals
+
+    def decode(self, arrivals: Sequence[Arrival]) -> Sequence[Chunk]:
+        """Make a chunk of each arrival that has tokens or an error; the ids are the engine's own."""
+        return [self._chunk(arrival) for arrival in arrivals if arrival.payload or arrival.error]
+
+    def cancel(self, request_index: int) -> None:
+        """Stop a request; nothing of it arrives any more."""
+        with self._arrived:
+            engine_ids = [engine_id for engine_id, request in self._requests.items() if request.index == request_index]
+            for engine_id in engine_ids:
+                del self._requests[engine_id]
+                self._collected.pop(engine_id, None)
+            self._arrivals = deque(arrival for arrival in self._arrivals if arrival.request_index != request_index)
+        for engine_id in engine_ids:
+            self._batcher.cancel(engine_id)
+
+    def drain(self, timeout_s: float) -> None:
+        """Wait until the engine is idle. Raises SessionError after ``timeout_s``."""
+        if not self._batcher.wait_idle(timeout_s):
+            raise SessionError(
+                f"The reference engine still computes after {timeout_s:g} s: cancel its requests or wait longer."
+            )
+
+    def facts(self) -> Mapping[str, JsonValue]:
+        """Versions, limits and settings in force."""
+        options = self._engine.options
+        return {
+            "runtime": "reference",
+            "python": platform.python_version(),
+            "numpy": np.__version__,
+            "dtype": options.dtype,
+            "min_step_ms": options.min_step_ms,
+            "max_batch_size": options.max_batch_size,
+            "max_input_len": options.max_input_len,
+            "max_seq_len": options.max_seq_len,
+            "max_num_tokens": options.max_num_tokens,
+            "blas_threads": os.environ.get("OPENBLAS_NUM_THREADS") or os.environ.get("OMP_NUM_THREADS"),
+            "takes_token_ids": True,
+            "gives_token_ids": True,
+            "cancels": True,
+            "loads": ["batch", "concurrency", "rate"],
+        }
+
+    def close(self) -> None:
+        """Stop the engine and free it."""
+        self._batcher.close()
+
+    def _submit(self, request: Request) -> int:
+        engine_id, self._next_id = self._next_id, self._next_id + 1
+        with self._arrived:
+            self._requests[engine_id] = request
+            self._prompt_tokens[request.index] = len(request.prompt_ids)
+        sent_ns = time.monotonic_ns()
+        try:
+            self._batcher.submit(engine_id, request.prompt_ids, request.output_tokens, request.sampling)
+        except SessionError as error:
+            self._on_tokens(TokenEvent(engine_id, time.monotonic_ns(), (), ended=True, error=str(error)))
+        return sent_ns
+
+    def _on_tokens(self, event: TokenEvent) -> None:
+        with self._arrived:
+            if arrival := self._arrival(event):
+                self._arrivals.append(arrival)
+                self._arrived.notify()
+
+    def _arrival(self, event: TokenEvent) -> Arrival | None:
+        request = self._requests.get(event.request_id)
+        if request is None:  # cancelled
+            return None
+        payload: Sequence[int] = event.token_ids
+        if not request.streaming:
+            payload = self._collected.setdefault(event.request_id, [])
+            payload.extend(event.token_ids)
+            if not event.ended:
+                return None
+        if event.ended:
+            del self._requests[event.request_id]
+            self._collected.pop(event.request_id, None)
+        return Arrival(request.index, event.stamp_ns, payload, event.ended, event.error)
+
+    def _chunk(self, arrival: Arrival) -> Chunk:
+        token_ids = tuple(int(token_id) for token_id in arrival.payload)
+        prompt_tokens = self._prompt_tokens.get(arrival.request_index)
+        return Chunk(arrival.request_index, arrival.stamp_ns, token_ids, arrival.error, prompt_tokens)
