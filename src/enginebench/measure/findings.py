@@ -13,6 +13,11 @@ def findings(rounds: Sequence[RoundRecord]) -> list[str]:
     return [sentence for record in rounds for sentence in _of_round(record)]
 
 
+def failure(record: RoundRecord) -> str | None:
+    """Why the round gives no result, as one sentence; None when every request got what it asked for."""
+    return next(iter(_of_round(record)), None)
+
+
 def _of_round(record: RoundRecord) -> list[str]:
     sentences = []
     for outcome in dict.fromkeys(record.requests.outcome):
@@ -27,8 +32,9 @@ def _of_round(record: RoundRecord) -> list[str]:
 
 
 def _where(record: RoundRecord) -> str:
-    kind = "warm-up round" if record.head.warmup else "round"
-    return f"In {kind} {record.head.round_index + 1}"
+    if record.warmup:
+        return "In a warm-up round"
+    return f"In round {record.round_index + 1}"
 
 
 def _share(failed: int, total: int) -> str:

@@ -12,7 +12,6 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from enginebench.errors import ScenarioError
 from enginebench.measure.records import UNKNOWN, RoundRecord
 
 Floats = NDArray[np.float64]
@@ -57,9 +56,6 @@ BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
 PERCENTILE_FLOORS = {50: 1, 90: 64, 95: 130, 99: 662}
 """Requests needed before a percentile is shown."""
 
-SLO_KEYS = {"ttft_ms": "ttft", "service_ttft_ms": "service_ttft", "tpot_ms": "tpot", "e2e_latency_ms": "e2e_latency"}
-"""The keys of a scenario's ``slo`` (milliseconds) and the metric that each one limits."""
-
 
 @dataclass(frozen=True, slots=True)
 class MetricResult:
@@ -79,7 +75,7 @@ class MetricResult:
         """The p50 of a distribution, the value of a scalar."""
         return self.summary["value"] if "value" in self.summary else self.summary["p50"]
 
-    def to_json(self) -> dict[str, Any]:
+    def as_json(self) -> dict[str, Any]:
         """As it stands in run.json."""
         return {
             "unit": self.unit,
@@ -89,26 +85,18 @@ class MetricResult:
         }
 
 
-def cell_metrics(rounds: Sequence[RoundRecord], slo: Mapping[str, float] | None = None) -> dict[str, MetricResult]:
+def cell_metrics(rounds: Sequence[RoundRecord], slo_s: Mapping[str, float] | None = None) -> dict[str, MetricResult]:
     """The metrics of a cell by name, in the order of the table, over its measured rounds (warm-ups are ignored).
 
-    ``slo``: as in a scenario, e.g. ``{"ttft_ms": 500}``. A round whose stamps a clock step spoilt counts in no metric
-    and leaves ``None`` in ``per_round``. Raises ScenarioError for an SLO that names no metric.
+    ``slo_s``: limits in seconds of per-request metrics, e.g. ``{"ttft": 0.5}``. A round whose stamps a clock step spoilt
+    counts in no metric and leaves ``None`` in ``per_round``.
     """
-    measured = [record for record in rounds if not record.head.warmup]
+    measured = [record for record in rounds if not record.warmup]
     valid = [record for record in measured if record.valid]
-    limits = slo_limits_s(slo or {})
+    limits = slo_s or {}
     if not valid:
         return {}
     return {metric.name: _result(metric, measured, limits) for metric in METRICS if _applies(metric, valid, limits)}
-
-
-def slo_limits_s(slo: Mapping[str, float]) -> dict[str, float]:
-    """A scenario's SLOs as limits in seconds by metric."""
-    for key in slo:
-        if key not in SLO_KEYS:
-            raise ScenarioError(f"slo: {key!r} limits no metric; use {', '.join(SLO_KEYS)}.")
-    return {SLO_KEYS[key]: limit_ms / 1000 for key, limit_ms in slo.items()}
 
 
 def request_values(name: str, record: RoundRecord) -> Floats:
@@ -138,7 +126,7 @@ def _worst(name: str) -> float:
 def _applies(metric: Metric, rounds: Sequence[RoundRecord], limits: Mapping[str, float]) -> bool:
     if "slo" in metric.needs:
         return bool(limits) and all(_applies(BY_NAME[name], rounds, limits) for name in limits)
-    if "streaming" in metric.needs and not all(record.head.streaming for record in rounds):
+    if "streaming" in metric.needs and not all(record.streaming for record in rounds):
         return False
     return "tokens" not in metric.needs or all(_tokens_known(record) for record in rounds)
 

@@ -5,7 +5,7 @@ because workers import it under the build's own interpreter. "Unknown" is -1 for
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,6 +17,7 @@ Ints: TypeAlias = NDArray[np.int32]
 Stamps: TypeAlias = NDArray[np.int64]
 
 UNKNOWN = -1
+_TABLES = ("requests", "chunks")
 
 OUTCOMES = ("ok", "error", "stall", "short", "long", "cancelled", "wrong_input")
 """How a request ended; everything but ``ok`` is a failure. ``cancelled``: given up by the client, or never sent."""
@@ -66,9 +67,9 @@ class ChunkTable:
         return np.split(self.token_ids, ends[:-1]) if len(self) else []
 
 
-@dataclass(frozen=True, slots=True)
-class RoundHead:
-    """What is said of a round as a whole."""
+@dataclass(frozen=True, slots=True, eq=False)
+class RoundRecord:
+    """One pass over a cell's requests."""
 
     round_index: int
     warmup: bool
@@ -79,25 +80,18 @@ class RoundHead:
     started_ns: int  # release of the first request
     ended_ns: int  # last arrival; equal to started_ns when nothing arrived
     clock_stepped: bool  # CLOCK_REALTIME was set during the round
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class RoundRecord:
-    """One pass over a cell's requests."""
-
-    head: RoundHead
     requests: RequestTable
     chunks: ChunkTable
 
     @property
     def valid(self) -> bool:
         """False when the wall clock was set while stamps were taken from it (kernel stamps are CLOCK_REALTIME)."""
-        return not (self.head.clock_stepped and self.head.stamp_kind == "kernel")
+        return not (self.clock_stepped and self.stamp_kind == "kernel")
 
     @property
     def window_s(self) -> float:
         """From the release of the first request to the last arrival."""
-        return (self.head.ended_ns - self.head.started_ns) / 1e9
+        return (self.ended_ns - self.started_ns) / 1e9
 
 
 def int_array(values: Sequence[int]) -> Ints:
@@ -115,9 +109,14 @@ def columns(table: RequestTable | ChunkTable) -> dict[str, Any]:
     return {field.name: getattr(table, field.name) for field in fields(table)}
 
 
+def head(record: RoundRecord) -> dict[str, Any]:
+    """What is said of the round as a whole: every field but the tables; JSON."""
+    return {field.name: getattr(record, field.name) for field in fields(record) if field.name not in _TABLES}
+
+
 def to_frames(record: RoundRecord) -> tuple[dict[str, Any], list[bytes]]:
     """``record`` as a JSON header and raw little-endian buffers, for a pipe (no pickle: versions may differ)."""
-    header: dict[str, Any] = {"head": asdict(record.head)}
+    header: dict[str, Any] = {"head": head(record)}
     blobs: list[bytes] = []
     for name, table in (("requests", record.requests), ("chunks", record.chunks)):
         header[name] = {column: _packed(values, blobs) for column, values in columns(table).items()}
@@ -129,7 +128,7 @@ def from_frames(header: Mapping[str, Any], blobs: Sequence[bytes]) -> RoundRecor
     try:
         requests = {column: _unpacked(spec, blobs) for column, spec in header["requests"].items()}
         chunks = {column: _unpacked(spec, blobs) for column, spec in header["chunks"].items()}
-        return RoundRecord(RoundHead(**header["head"]), RequestTable(**requests), ChunkTable(**chunks))
+        return RoundRecord(requests=RequestTable(**requests), chunks=ChunkTable(**chunks), **header["head"])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         message = (
             f"the worker's record cannot be read ({error}): worker and harness must be of the same enginebench version."
