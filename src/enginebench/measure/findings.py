@@ -10,15 +10,22 @@ from enginebench.measure.records import Ints, RoundRecord
 
 def findings(rounds: Sequence[RoundRecord]) -> list[str]:
     """One sentence per kind of failure and round, warm-ups included, in order; empty when all is well."""
-    return [sentence for record in rounds for sentence in _of_round(record)]
+    sentences = []
+    for record in rounds:
+        sentences += _failures(record)
+        if not record.valid:
+            sentences.append(
+                f"{_where(record)}, the system clock was set: the round is left out, its stamps are wrong."
+            )
+    return sentences
 
 
 def failure(record: RoundRecord) -> str | None:
-    """Why the round gives no result, as one sentence; None when every request got what it asked for."""
-    return next(iter(_of_round(record)), None)
+    """Why the requests of a round give no result, as one sentence; None when every one got what it asked for."""
+    return next(iter(_failures(record)), None)
 
 
-def _of_round(record: RoundRecord) -> list[str]:
+def _failures(record: RoundRecord) -> list[str]:
     sentences = []
     for outcome in dict.fromkeys(record.requests.outcome):
         if outcome != "ok":
@@ -26,8 +33,6 @@ def _of_round(record: RoundRecord) -> list[str]:
             sentences.append(
                 f"{_where(record)}, {_share(len(rows), len(record.requests))} {_what(record, outcome, rows)}."
             )
-    if not record.valid:
-        sentences.append(f"{_where(record)}, the system clock was set; its stamps are wrong and the round is left out.")
     return sentences
 
 

@@ -88,8 +88,8 @@ class MetricResult:
 def cell_metrics(rounds: Sequence[RoundRecord], slo_s: Mapping[str, float] | None = None) -> dict[str, MetricResult]:
     """The metrics of a cell by name, in the order of the table, over its measured rounds (warm-ups are ignored).
 
-    ``slo_s``: limits in seconds of per-request metrics, e.g. ``{"ttft": 0.5}``. A round whose stamps a clock step spoilt
-    counts in no metric and leaves ``None`` in ``per_round``.
+    ``slo_s``: limits in seconds of per-request metrics, e.g. ``{"ttft": 0.5}``. A round whose stamps a clock
+    step spoilt counts in no metric and leaves ``None`` in ``per_round``.
     """
     measured = [record for record in rounds if not record.warmup]
     valid = [record for record in measured if record.valid]
