@@ -1,0 +1,31 @@
+# `make bench` runs the main job, `make test` everything that CI checks. Both set up what is missing and may be repeated.
+PYTHON ?=
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: bench test lint venv schema clean
+
+bench: venv
+	$(BIN)/pytest bench/ --benchmark-only
+
+test: lint
+	$(BIN)/pytest tests/
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+schema: venv
+	$(BIN)/enginebench schema --out scenarios/schema.json
+
+venv: $(VENV)/.complete
+
+$(VENV)/.complete: pyproject.toml scripts/find-python
+	@echo "Setting up $(VENV) (about two minutes the first time)"
+	@python="$$(PYTHON='$(PYTHON)' scripts/find-python)" && "$$python" -m venv --clear $(VENV)
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,266 @@
+"""The only module that knows pytest and pytest-benchmark: options, items, the timed call, the tables, the exit code.
+
+One item measures one cell; one round of pytest-benchmark is one pass over the cell's requests, run by the worker. Verdicts
+are not given here: items report, ``enginebench`` commands decide.
+"""
+
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from shutil import copyfile
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from enginebench.errors import EnginebenchError
+from enginebench.plan.cells import DEFAULT_PATHS, PATHS, Cell
+from enginebench.plan.expand import Expansion, expand
+from enginebench.plan.selection import DEFAULT_SET, Selection, load_selection
+
+if TYPE_CHECKING:
+    from enginebench.run.campaign import Campaign
+    from enginebench.run.plan import Plan
+
+PARAMETERS = ("scenario", "path", "streaming", "output_tokens", "batch_size")
+
+
+@dataclass(slots=True)
+class Bench:
+    """What one pytest session knows of its run; filled as the session gets on."""
+
+    selection: Selection | None = None
+    expansion: Expansion = Expansion(cells=(), left_out={})
+    error: EnginebenchError | None = None
+    plan: "Plan | None" = None
+    campaign: "Campaign | None" = None  # made when the first cell runs
+
+
+BENCH = pytest.StashKey[Bench]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("enginebench", "enginebench: what `pytest bench/` measures")
+    group.addoption(
+        "--scenario",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="a scenario in scenarios/, a path to a scenario file, or a set of scenarios/sets.yaml; "
+        f"may be repeated (default: the set {DEFAULT_SET!r})",
+    )
+    group.addoption(
+        "--path",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help=f"the way to the engine: {', '.join(PATHS)}; may be repeated "
+        f"(default: those of the scenario, else {' and '.join(DEFAULT_PATHS)})",
+    )
+    group.addoption(
+        "--build",
+        metavar="NAME=DIR",
+        help="the engine build to measure, and the name it has in the report (default: a small reference engine, "
+        "made under reports/builds when it is missing)",
+    )
+    group.addoption("--rounds", type=int, metavar="N", help="measured rounds a cell, in place of the scenario's")
+    group.addoption(
+        "--triton-url",
+        metavar="URL",
+        help="send the server paths to this running Triton server, e.g. http://127.0.0.1:8000, instead of starting one",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[BENCH] = Bench()
+
+
+# --- Collection: scenarios → cells → items ---------------------------------------------------------------------------
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "measure" not in metafunc.fixturenames:
+        return
+    bench = metafunc.config.stash[BENCH]
+    if bench.selection is None and bench.error is None:
+        try:
+            _select(metafunc.config, bench)
+        except EnginebenchError as error:
+            bench.error = error
+    cells = bench.expansion.cells
+    values = [tuple(getattr(cell, name) for name in PARAMETERS) for cell in cells]
+    metafunc.parametrize(PARAMETERS, values, ids=[cell.id for cell in cells])
+
+
+def _select(config: pytest.Config, bench: Bench) -> None:
+    selection = load_selection(config.option.scenario, config.rootpath / "scenarios")
+    bench.expansion = expand(selection, config.option.path)
+    bench.selection = selection
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    bench = session.config.stash[BENCH]
+    if bench.error is not None:
+        raise pytest.UsageError(str(bench.error))
+    cells = [_cell(item) for item in _bench_items(session)]
+    if not cells or session.config.option.collectonly or session.config.option.benchmark_skip:
+        return
+    _refuse_xdist(session.config)
+    try:
+        bench.plan = _plan(session.config, bench, cells)
+    except EnginebenchError as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
+    from enginebench.builds.tokenizer import open_tokenizer
+    from enginebench.run.builds import build_from_option
+    from enginebench.run.plan import make_plan
+
+    assert bench.selection is not None
+    if config.option.rounds is not None and config.option.rounds < 1:
+        raise EnginebenchError(f"--rounds {config.option.rounds} is not possible; give 1 or more.")
+    build = build_from_option(config.option.build, config.rootpath)
+    return make_plan(build, open_tokenizer(build), bench.selection, cells, bench.expansion.left_out, config.option.rounds)
+
+
+def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
+    plan = config.stash[BENCH].plan
+    if plan is None:
+        return []
+    from enginebench.report.terminal import plan_lines
+
+    not_applicable = {planned.cell.id: planned.not_applicable for planned in plan.cells if planned.not_applicable}
+    ids = [planned.cell.id for planned in plan.cells]
+    return plan_lines(plan.build.name, ids, not_applicable, plan.left_out, plan.estimate_s)
+
+
+def _bench_items(session: pytest.Session) -> list[pytest.Function]:
+    return [item for item in session.items if isinstance(item, pytest.Function) and "measure" in item.fixturenames]
+
+
+def _cell(item: pytest.Function) -> Cell:
+    return Cell(**{name: item.callspec.params[name] for name in PARAMETERS})
+
+
+def _refuse_xdist(config: pytest.Config) -> None:
+    if getattr(config.option, "numprocesses", None):
+        raise pytest.UsageError("A benchmark needs the machine for itself: run without -n (pytest-xdist).")
+
+
+# --- Measuring: one item, one cell -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def measure(  # noqa: PLR0913 - pytest-benchmark groups by scalar parameters, so a cell arrives in pieces
+    pytestconfig: pytest.Config,
+    benchmark: Any,
+    scenario: str,
+    path: str,
+    streaming: bool,
+    output_tokens: int,
+    batch_size: int,
+) -> Callable[[], None]:
+    """A function that measures the item's cell."""
+    cell = Cell(scenario, path, streaming, output_tokens, batch_size)
+    return lambda: _measure(pytestconfig, benchmark, cell)
+
+
+def _measure(config: pytest.Config, benchmark: Any, cell: Cell) -> None:
+    campaign = _campaign(config)
+    reason = campaign.not_applicable(cell)
+    if reason:
+        pytest.skip(f"not applicable: {reason}")
+    benchmark.group = f"{cell.scenario} {cell.shape}"
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        try:
+            result = _time(campaign, benchmark, cell)
+        except EnginebenchError as error:
+            benchmark.has_error = True
+            campaign.fail(cell, str(error))
+            pytest.fail(str(error), pytrace=False)
+    benchmark.extra_info.update(schema="enginebench/cell/1", **result)
+    if result["status"] != "measured":
+        benchmark.has_error = True
+        pytest.fail(result["reason"], pytrace=False)
+
+
+def _time(campaign: Any, benchmark: Any, cell: Cell) -> dict[str, Any]:
+    """Warm up in the worker, then let pytest-benchmark time whole rounds; records are fetched between the timed calls."""
+    with campaign.open(cell) as cell_run:
+        cell_run.warm_up()
+        benchmark.pedantic(cell_run.run, setup=cell_run.prepare, rounds=cell_run.rounds, warmup_rounds=0, iterations=1)
+        result: dict[str, Any] = cell_run.finish()
+    return result
+
+
+def _campaign(config: pytest.Config) -> Any:
+    from enginebench.run.campaign import Campaign
+
+    bench = config.stash[BENCH]
+    if bench.campaign is None:
+        assert bench.plan is not None
+        bench.campaign = Campaign(
+            bench.plan,
+            root=config.rootpath / "reports" / "runs",
+            command=["pytest", *config.invocation_params.args],
+            url=config.option.triton_url,
+        )
+        if not config.option.benchmark_json:
+            _write_benchmark_json_to(config, bench.campaign.directory / "benchmark.json")
+    return bench.campaign
+
+
+def _write_benchmark_json_to(config: pytest.Config, path: Path) -> None:
+    # The attribute is not documented, but there is no other way to name the file once the run's directory exists.
+    config.pluginmanager.getplugin("pytest-benchmark").json = str(path)
+
+
+# --- The end: tables, page, exit code --------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
+    bench = session.config.stash[BENCH]
+    try:
+        return (yield)
+    finally:
+        if bench.campaign is not None:
+            asked_for = session.config.option.benchmark_json
+            if asked_for and Path(asked_for).is_file():
+                copyfile(asked_for, bench.campaign.directory / "benchmark.json")
+            bench.campaign.close()
+        if bench.plan is not None and session.exitstatus == pytest.ExitCode.OK and not _measured(bench):
+            session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None, Any, Any]:
+    try:
+        return (yield)
+    finally:  # comparing may raise, and our table must not be lost with it
+        bench = terminalreporter.config.stash[BENCH]
+        if bench.plan is not None:
+            _write_summary(terminalreporter, bench)
+
+
+def _write_summary(terminal: pytest.TerminalReporter, bench: Bench) -> None:
+    from enginebench.report.terminal import summary_text
+
+    terminal.section("enginebench", sep="=")
+    if bench.campaign is None:
+        terminal.write_line("No cell was measured.", red=True)
+        return
+    terminal.write(summary_text(bench.campaign.directory, width=terminal._tw.fullwidth, colour=terminal.hasmarkup))
+    if not _measured(bench):
+        terminal.write_line("No cell was measured: the run fails.", red=True)
+
+
+def _measured(bench: Bench) -> bool:
+    return bench.campaign is not None and bench.campaign.measured > 0
+
+
+def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:
+    """Leave out what changes by itself: any difference there is reported as another machine."""
+    for key in [key for key in machine_info.get("cpu", {}) if key.startswith("hz_actual")]:
+        del machine_info["cpu"][key]

@@ -1,0 +1,106 @@
+"""What the terminal shows: the plan before a run, a line for each cell, and the table of all cells after it.
+
+The page holds everything; the table holds what people compare first.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from enginebench.store import load_run
+
+NO_VALUE = "—"
+COLUMNS = (
+    ("TTFT p50", "ttft", "ms"),
+    ("TPOT p50", "tpot", "ms"),
+    ("E2E p50", "e2e_latency", "ms"),
+    ("output tokens/s", "output_tokens_per_s", ""),
+    ("requests/s", "requests_per_s", ""),
+)
+
+
+def plan_lines(
+    build: str, cells: Sequence[str], not_applicable: Mapping[str, str], left_out: Mapping[str, str], estimate_s: float
+) -> list[str]:
+    """The plan of a run, before it starts: its cells by id, what cannot run and why, and about how long it takes."""
+    lines = [f"enginebench: {len(cells) - len(not_applicable)} cells on build {build}, {_duration(estimate_s)}"]
+    for cell in cells:
+        reason = not_applicable.get(cell)
+        lines.append(f"  {cell}" + (f"  not applicable: {reason}" if reason else ""))
+    for reason in sorted(set(left_out.values())):
+        count = sum(1 for other in left_out.values() if other == reason)
+        lines.append(f"  {count} more cells left out: {reason}")
+    return lines
+
+
+def headline(cell: Mapping[str, Any]) -> str:
+    """One line for a measured cell."""
+    parts = [f"{title} {text}" for title, name, unit in COLUMNS[:4] if (text := _value(cell, name, unit)) != NO_VALUE]
+    return "  ".join(parts)
+
+
+def summary_text(run_dir: Path, *, width: int, colour: bool) -> str:
+    """The table of all cells of a stored run, what became of the others, and where the page is."""
+    run = load_run(run_dir)
+    target = io.StringIO()
+    console = Console(file=target, width=max(width, 100), force_terminal=colour, no_color=not colour, highlight=False)
+    console.print(_title(run))
+    console.print(_table(run))
+    for cell_id, cell in run["cells"].items():
+        if cell["status"] != "measured":
+            console.print(Text(f"{cell['status'].replace('_', ' ')}: {cell_id}: {cell['reason']}"), soft_wrap=True)
+        for finding in cell["findings"]:
+            console.print(Text(f"{cell_id}: {finding}"), soft_wrap=True)
+    console.print(Text(f"page: {run_dir / 'report.html'}"), soft_wrap=True)
+    return target.getvalue()
+
+
+def _title(run: Mapping[str, Any]) -> Text:
+    build = run["build"]
+    text = Text(f"build {build['name']}, {build['architecture']} {build['dtype']}")
+    if build["kind"] == "reference":
+        text.append("  reference engine: these numbers say nothing about TensorRT-LLM", style="yellow")
+    return text
+
+
+def _table(run: Mapping[str, Any]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column("cell", no_wrap=True)
+    for title, _, unit in COLUMNS:
+        table.add_column(f"{title} {unit}".strip(), justify="right", no_wrap=True)
+    table.add_column("peak memory", justify="right", no_wrap=True)
+    for cell_id in run["plan"]["cells"]:
+        cell = run["cells"].get(cell_id)
+        if cell is None:
+            table.add_row(cell_id, "not reached")
+        elif cell["status"] != "measured":
+            table.add_row(cell_id, cell["status"].replace("_", " "))
+        else:
+            values = [_value(cell, name, unit, with_unit=False) for _, name, unit in COLUMNS]
+            table.add_row(cell_id, *values, _memory(cell["memory"]))
+    return table
+
+
+def _value(cell: Mapping[str, Any], name: str, unit: str, *, with_unit: bool = True) -> str:
+    summary = cell["metrics"].get(name, {}).get("summary", {})
+    value = summary.get("p50", summary.get("value"))
+    if value is None:
+        return NO_VALUE
+    text = f"{value * 1e3:,.1f}" if unit == "ms" else f"{value:,.1f}"
+    return f"{text} {unit}".strip() if with_unit else text
+
+
+def _memory(memory: Mapping[str, Any]) -> str:
+    if memory.get("gpu_peak_bytes") is not None:
+        return f"{memory['gpu_peak_bytes'] / 2**30:.2f} GiB GPU"
+    host = [value for value in memory.get("host_peak_bytes", {}).values() if value is not None]
+    return f"{sum(host) / 2**20:,.0f} MiB host" if host else NO_VALUE
+
+
+def _duration(seconds: float) -> str:
+    return f"about {seconds / 60:.0f} min" if seconds >= 90 else f"about {seconds:.0f} s"

@@ -1,0 +1,28 @@
+"""The build that a command line names, or the reference build that stands in when it names none."""
+
+import sys
+from pathlib import Path
+
+from enginebench.builds.build import Build, read_build
+from enginebench.errors import BuildError
+from enginebench.reference.build import ReferenceOptions, write_build
+
+DEFAULT_BUILD = Path("reports") / "builds" / "reference"
+
+
+def build_from_option(text: str | None, root: Path) -> Build:
+    """Read the build of ``--build NAME=DIR[,python=PATH]``; None: the default reference build, made when it is missing.
+
+    Raises:
+        BuildError: the text is not of that form, or the directory is no build.
+    """
+    if text is None:
+        directory = root / DEFAULT_BUILD
+        if not (directory / "config.json").exists():
+            write_build(ReferenceOptions(), directory)
+        return read_build("reference", directory)
+    place, _, python = text.partition(",python=")
+    name, separator, directory_text = place.partition("=")
+    if not (separator and name and directory_text):
+        raise BuildError(f"--build {text!r} is not of the form NAME=DIR, e.g. --build fp16=/engines/chatglm3_6b/fp16/1-gpu.")
+    return read_build(name, Path(directory_text).expanduser(), python or sys.executable)

@@ -1,0 +1,120 @@
+"""A campaign drives the cells of a plan one by one and writes each to the run's directory when it ends.
+
+It knows nothing of pytest: an item opens a cell, warms it up, runs its rounds and finishes it; so can any other driver.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from enginebench.builds.tokenizer import open_tokenizer
+from enginebench.environment import environment
+from enginebench.errors import EnginebenchError
+from enginebench.measure.telemetry import Telemetry
+from enginebench.plan.cells import Cell
+from enginebench.plan.scenario import scenario_facts
+from enginebench.report.page import write_report
+from enginebench.report.terminal import headline
+from enginebench.run.cell import CellRun, cell_result, unmeasured_result
+from enginebench.run.plan import Plan, PlannedCell
+from enginebench.run.progress import Progress
+from enginebench.run.sessions import Sessions
+from enginebench.store import RunStore
+
+
+class Campaign:
+    """One run: opens cells, keeps their results, and closes what it opened."""
+
+    def __init__(self, plan: Plan, root: Path, command: Sequence[str], url: str | None = None):
+        self._plan = plan
+        self._planned = {planned.cell.id: planned for planned in plan.cells}
+        self._tokenizer = open_tokenizer(plan.build)
+        self._progress = Progress(total_cells=len(plan.cells), estimate_s=plan.estimate_s)
+        self._store = RunStore.create(root, _header(plan, command, url))
+        self._telemetry = Telemetry()
+        self._telemetry.start()
+        self._sessions = Sessions(
+            plan.build, self._store.directory / "logs", self._telemetry, connections=plan.largest_batch, url=url
+        )
+        self.measured = 0
+
+    @property
+    def directory(self) -> Path:
+        """The run's directory."""
+        return self._store.directory
+
+    def not_applicable(self, cell: Cell) -> str | None:
+        """The limit of the build that the cell exceeds, recorded; None when it can run."""
+        planned = self._planned[cell.id]
+        if planned.not_applicable:
+            self._store.write_cell(cell.id, unmeasured_result(planned, "not_applicable", planned.not_applicable), [])
+        return planned.not_applicable
+
+    @contextmanager
+    def open(self, cell: Cell) -> Iterator[CellRun]:
+        """Drive one cell. A cell that breaks is recorded as failed, without numbers, and its error goes on."""
+        planned = self._planned[cell.id]
+        cell_run: CellRun | None = None
+        with self._progress.cell(cell.id, planned.estimate_s):
+            try:
+                worker = self._sessions.use(cell.path)
+                cell_run = CellRun(planned, worker, self._tokenizer, self._progress)
+                yield cell_run
+                cell_run.collect()
+            except EnginebenchError as error:
+                self._sessions.discard_broken()
+                self._fail(planned, str(error), cell_run)
+                raise
+
+    def result(self, cell: Cell, cell_run: CellRun) -> dict[str, Any]:
+        """Work out, write and return the result of a cell whose rounds are over."""
+        result = cell_result(self._planned[cell.id], cell_run.records, self._sessions.cell_memory(cell_run.records))
+        self._store.write_cell(cell.id, result, cell_run.records)
+        self.measured += 1
+        self._progress.ended(headline(result))
+        return result
+
+    def close(self, *, interrupted: bool) -> Path:
+        """Close engine and server, finish the record, write the page; return the page's path."""
+        try:
+            self._sessions.close()
+        finally:
+            self._telemetry.stop()
+            self._store.write_telemetry(self._telemetry.samples())
+            self._store.finish(sessions=self._sessions.records, interrupted=interrupted)
+        return write_report(self._store.directory)
+
+    def _fail(self, planned: PlannedCell, reason: str, cell_run: CellRun | None) -> None:
+        records = cell_run.records if cell_run else []
+        self._store.write_cell(planned.cell.id, unmeasured_result(planned, "failed", reason), records)
+        self._progress.ended(f"failed: {reason}")
+
+
+def _header(plan: Plan, command: Sequence[str], url: str | None) -> dict[str, Any]:
+    build = plan.build
+    scenarios = {planned.scenario.name: planned.scenario for planned in plan.cells}
+    return {
+        "command": list(command),
+        "build": {
+            "name": build.name,
+            "kind": build.kind,
+            "directory": str(build.directory),
+            "version": build.version,
+            "architecture": build.architecture,
+            "dtype": build.dtype,
+            "limits": asdict(build.limits),
+            "fingerprint": build.fingerprint,
+            "engine_bytes": build.engine_bytes,
+        },
+        "attached_url": url,
+        "environment": environment(),
+        "calibration": None,
+        "plan": {
+            "set": plan.set_name,
+            "scenarios": {name: scenario_facts(scenario) for name, scenario in scenarios.items()},
+            "cells": [planned.cell.id for planned in plan.cells],
+            "left_out": dict(plan.left_out),
+        },
+    }

@@ -1,0 +1,115 @@
+"""One cell, driven: warm-up rounds, measured rounds, and the result that the run's record keeps of them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from enginebench.builds.tokenizer import Tokenizer
+from enginebench.errors import SessionError
+from enginebench.measure.findings import failure, findings
+from enginebench.measure.metrics import cell_metrics
+from enginebench.measure.records import RoundRecord
+from enginebench.measure.worker_process import Worker
+from enginebench.plan.prompts import round_requests
+from enginebench.run.plan import PlannedCell
+from enginebench.run.progress import Progress
+
+STALL_TIMEOUT_S = 30.0
+"""A request without any event for this long has failed."""
+
+
+class CellRun:
+    """The rounds of one cell. ``prepare`` and ``run`` take turns; everything but ``run`` lies outside timed calls."""
+
+    def __init__(self, planned: PlannedCell, worker: Worker, tokenizer: Tokenizer, progress: Progress):
+        self._planned = planned
+        self._worker = worker
+        self._tokenizer = tokenizer
+        self._progress = progress
+        self._finished_round = False
+        self.rounds = planned.rounds
+        self.records: list[RoundRecord] = []
+
+    def warm_up(self) -> None:
+        """Run the warm-up rounds: stored, tagged, and part of no result."""
+        total = self._planned.scenario.warmup_rounds
+        for number in range(total):
+            self._prepare(-1 - number, warmup=True, label=f"warm-up {number + 1}/{total}")
+            self.run()
+        self.collect()
+
+    def prepare(self) -> None:
+        """Fetch the round before, and hand the worker the requests of the next one."""
+        self.collect()
+        number = sum(not record.warmup for record in self.records)
+        self._prepare(number, warmup=False, label=f"round {number + 1}/{self.rounds}")
+
+    def run(self) -> None:
+        """Drive the prepared round; returns when its last request has ended."""
+        self._worker.run(self._progress.arrivals)
+        self._finished_round = True
+
+    def collect(self) -> None:
+        """Fetch the record of the round that ended last, once.
+
+        Raises:
+            SessionError: a request failed; the cell has no result.
+        """
+        if not self._finished_round:
+            return
+        self._finished_round = False
+        record = self._worker.fetch()
+        self.records.append(record)
+        if reason := failure(record):
+            raise SessionError(reason)
+
+    def _prepare(self, round_index: int, *, warmup: bool, label: str) -> None:
+        self.collect()
+        self._progress.round(label)
+        planned = self._planned
+        requests = round_requests(
+            planned.scenario, planned.cell, self._tokenizer, round_index=round_index, seed=planned.scenario.sampling.seed
+        )
+        self._worker.prepare(
+            requests,
+            batch_size=planned.cell.batch_size,
+            round_index=round_index,
+            warmup=warmup,
+            stall_timeout_s=STALL_TIMEOUT_S,
+        )
+
+
+def cell_result(planned: PlannedCell, records: Sequence[RoundRecord], memory: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a measured cell in ``run.json``."""
+    measured = [record for record in records if not record.warmup]
+    return {
+        **_head(planned),
+        "status": "measured",
+        "reason": None,
+        "stamp_kind": measured[0].stamp_kind,
+        "requests_per_round": len(measured[0].requests),
+        "makespan_s": [(record.ended_ns - record.started_ns) / 1e9 for record in measured],
+        "requests": sum(len(record.requests) for record in measured),
+        "failed_requests": 0,
+        "findings": list(findings(measured)),
+        "metrics": {name: result.as_json() for name, result in cell_metrics(measured, planned.scenario.slo).items()},
+        "memory": memory,
+    }
+
+
+def unmeasured_result(planned: PlannedCell, status: str, reason: str) -> dict[str, Any]:
+    """The entry of a cell without numbers: ``failed`` or ``not_applicable``."""
+    return {**_head(planned), "status": status, "reason": reason, "findings": [], "metrics": {}}
+
+
+def _head(planned: PlannedCell) -> dict[str, Any]:
+    cell = planned.cell
+    return {
+        "scenario": cell.scenario,
+        "path": cell.path,
+        "streaming": cell.streaming,
+        "output_tokens": cell.output_tokens,
+        "batch_size": cell.batch_size,
+        "prompt_tokens": list(planned.prompt_tokens),
+        "rounds": planned.rounds,
+        "warmup_rounds": planned.scenario.warmup_rounds,
+    }

@@ -1,0 +1,93 @@
+"""What a run will measure: cells joined with their scenario, the limits of the build and an estimate of the time it takes.
+
+Starts nothing; the clock and the engine are not asked.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from enginebench.builds.build import Build, not_applicable_reason
+from enginebench.builds.tokenizer import Tokenizer
+from enginebench.plan.cells import Cell
+from enginebench.plan.expand import estimate_s
+from enginebench.plan.prompts import round_requests
+from enginebench.plan.scenario import Scenario
+from enginebench.plan.selection import Selection
+
+# What the default reference build takes on two slow cores. Any other engine makes the estimate a rough one.
+ASSUMED_STEP_S = 0.0135
+ASSUMED_PREFILL_TOKEN_S = 0.001
+SESSION_START_S = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedCell:
+    """A cell with everything that deciding and driving it needs."""
+
+    cell: Cell
+    scenario: Scenario
+    rounds: int
+    prompt_tokens: tuple[int, int]  # shortest, longest
+    not_applicable: str | None  # the limit of the build that it exceeds
+    estimate_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """The cells of one run in the order in which they run."""
+
+    build: Build
+    set_name: str | None
+    cells: tuple[PlannedCell, ...]
+    left_out: Mapping[str, str]  # cell id → why the set leaves it out
+
+    @property
+    def estimate_s(self) -> float:
+        """Expected wall time, from an assumed step of the engine: a hint, not a promise."""
+        running = [planned for planned in self.cells if not planned.not_applicable]
+        starts = len({planned.cell.path for planned in running}) * SESSION_START_S
+        return starts + sum(planned.estimate_s for planned in running)
+
+    @property
+    def largest_batch(self) -> int:
+        """The most requests that are ever in flight at once."""
+        return max((planned.cell.batch_size for planned in self.cells), default=1)
+
+
+def make_plan(
+    build: Build,
+    tokenizer: Tokenizer,
+    selection: Selection,
+    cells: Sequence[Cell],
+    left_out: Mapping[str, str],
+    rounds: int | None = None,
+) -> Plan:
+    """Join ``cells`` with their scenarios and hold them against the limits of ``build``.
+
+    Raises:
+        ScenarioError: prompts cannot be read, or do not survive the build's tokenizer.
+    """
+    scenarios = {scenario.name: scenario for scenario in selection.scenarios}
+    planned = tuple(_planned(build, tokenizer, scenarios[cell.scenario], cell, rounds) for cell in cells)
+    return Plan(build=build, set_name=selection.set_name, cells=planned, left_out=left_out)
+
+
+def _planned(build: Build, tokenizer: Tokenizer, scenario: Scenario, cell: Cell, rounds: int | None) -> PlannedCell:
+    requests = round_requests(scenario, cell, tokenizer, round_index=0, seed=scenario.sampling.seed)
+    lengths = [len(request.prompt_ids) for request in requests]
+    a_cell_s = estimate_s(
+        cell,
+        scenario,
+        prompt_tokens=sum(lengths) / len(lengths),
+        step_s=ASSUMED_STEP_S,
+        prefill_token_s=ASSUMED_PREFILL_TOKEN_S,
+        rounds=rounds,
+    )
+    return PlannedCell(
+        cell=cell,
+        scenario=scenario,
+        rounds=rounds or scenario.rounds,
+        prompt_tokens=(min(lengths), max(lengths)),
+        not_applicable=not_applicable_reason(build, max(lengths), cell.output_tokens, cell.batch_size),
+        estimate_s=a_cell_s,
+    )
