@@ -1,0 +1,82 @@
+"""The kinds of values that a scenario file is made of: strict mappings, one-or-many lists, percentages.
+
+With ``scenario.py`` the only module that knows pydantic. Knows no key of a scenario.
+"""
+
+import re
+from dataclasses import dataclass
+
+from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from enginebench.plan.messages import did_you_mean, shown
+
+
+def problem(message: str, *below: str | int) -> PydanticCustomError:
+    """A sentence's end (it follows the key's name), at ``below`` the value that is being checked."""
+    return PydanticCustomError("problem", "{message}", {"message": message, "below": below})
+
+
+@dataclass(frozen=True, slots=True)
+class OneOrMany:
+    """Marks a tuple that may be written as a list or as its only entry."""
+
+    distinct: bool = False
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        listed = core_schema.no_info_before_validator_function(self._listed, handler(source))
+        return core_schema.no_info_after_validator_function(self._checked, listed)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        many = {**handler(schema), "uniqueItems": True} if self.distinct else handler(schema)
+        return {"anyOf": [many["items"], many]}
+
+    def _listed(self, value: object) -> object:
+        return tuple(value) if isinstance(value, list) else (value,)
+
+    def _checked(self, values: tuple[object, ...]) -> tuple[object, ...]:
+        for index, value in enumerate(values):
+            if self.distinct and value in values[:index]:
+                raise problem(f"gives {shown(value)} twice; remove one of them", index)
+        return values
+
+
+@dataclass(frozen=True, slots=True)
+class Bare:
+    """Marks a mapping for which the bare value of one of its keys may stand."""
+
+    key: str
+    json_type: str
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self._mapping, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"type": self.json_type}, handler(schema)]}
+
+    def _mapping(self, value: object) -> object:
+        return value if isinstance(value, dict) else {self.key: value}
+
+
+def fraction(value: object) -> object:
+    """``5%`` as 0.05. Numbers pass when they are fractions: a bare 5 would be five hundred per cent or five."""
+    percent = re.fullmatch(r"(\d+(?:\.\d+)?) ?%", value) if isinstance(value, str) else None
+    fraction = float(percent[1]) / 100 if percent else value
+    if isinstance(fraction, float) and 0 < fraction < 1:
+        return fraction
+    raise problem(f"must be a percentage between 0% and 100%, such as 5%, not {shown(value)}")
+
+
+class Keys(BaseModel):
+    """A mapping in the file: fixed keys, exact types, never changed."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _know_every_key(cls, data: object) -> object:
+        for key in data if isinstance(data, dict) else ():
+            if key not in cls.model_fields:
+                raise problem(f"is not a known key; {did_you_mean(key, cls.model_fields)}", str(key))
+        return data

@@ -1,0 +1,345 @@
+"""The scenario file: its keys, how it is read, and its JSON schema.
+
+What a scenario becomes (cells, requests) is in ``expand.py`` and ``prompts.py``.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PrivateAttr,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import GenerateJsonSchema
+
+from enginebench.errors import ScenarioError
+from enginebench.plan.cells import DEFAULT_PATHS, PATHS, Cell
+from enginebench.plan.keys import Bare, Keys, OneOrMany, fraction, problem
+from enginebench.plan.messages import did_you_mean, first_problem, shown
+from enginebench.plan.prompt_file import read_prompts
+from enginebench.plan.yaml_file import Document, read_document
+
+_T = TypeVar("_T")
+
+SETS_FILE = "sets.yaml"
+
+DISTRIBUTIONS = ("ttft", "service_ttft", "tpot", "itl", "e2e_latency", "tokens_per_s_per_user")
+"""Metrics that are gated as a percentile, e.g. ``tpot_p50``."""
+RATES = ("output_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput", "slo_attainment")
+"""Metrics that are gated as they are."""
+GATE_METRICS = (*(f"{name}_{p}" for name in DISTRIBUTIONS for p in ("p50", "p90", "p95", "p99")), *RATES)
+_NEEDS_STREAMING = ("ttft", "service_ttft", "tpot", "itl", "tokens_per_s_per_user")
+
+
+def _known_path(path: str) -> str:
+    if path not in PATHS:
+        raise problem(f"{shown(path)} is not a path ({', '.join(PATHS)}); {did_you_mean(path, PATHS)}")
+    return path
+
+
+Count = Annotated[int, Field(gt=0)]
+Text = Annotated[str, Field(min_length=1)]
+PathName = Annotated[str, AfterValidator(_known_path), Field(json_schema_extra={"enum": [*PATHS]})]
+Margin = Annotated[
+    float,
+    BeforeValidator(fraction),
+    WithJsonSchema(
+        {"anyOf": [{"type": "string", "pattern": r"^\d+(\.\d+)? ?%$"}, {"type": "number", "minimum": 0, "maximum": 1}]}
+    ),
+]
+TokenIds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)]
+
+
+class Length(Keys):
+    """How many tokens a synthetic prompt has: a normal distribution, rounded, at least 1."""
+
+    mean: Count
+    stdev: Annotated[float, Field(ge=0)] = 0.0
+
+
+class Synthetic(Keys):
+    """Prompts of random printable tokens."""
+
+    input_tokens: Annotated[Length, Bare("mean", "integer"), Field(description="A number, or mean and stdev.")]
+    count: Count | None = Field(
+        default=None, description="Different prompts a round; without it each request has its own."
+    )
+
+
+class Prompts(Keys):
+    """One source of prompts: exactly one of its keys is set."""
+
+    text: Text | None = Field(default=None, description="One prompt; a bare text in the list means the same.")
+    file: Text | None = Field(
+        default=None, description="A JSONL file beside the scenario: a text or {prompt: text} a line."
+    )
+    synthetic: Synthetic | None = Field(default=None, description="Random prompts of a given length.")
+    token_ids: Annotated[tuple[TokenIds, ...], Field(min_length=1, strict=False)] | None = Field(
+        default=None, description="Prompts as lists of token ids."
+    )
+    _texts: tuple[str, ...] = PrivateAttr(())
+
+    @model_validator(mode="after")
+    def _one_source(self, info: ValidationInfo) -> "Prompts":
+        if len(self.model_dump(exclude_none=True)) != 1:
+            raise problem("must hold exactly one of text, file, synthetic, token_ids")
+        self._texts = self._read(Path((info.context or {}).get("directory", ".")))
+        return self
+
+    def _read(self, directory: Path) -> tuple[str, ...]:
+        if self.file is None:
+            return () if self.text is None else (self.text,)
+        try:
+            return read_prompts(directory / self.file)
+        except ScenarioError as error:
+            raise problem(f"cannot be used: {error}", "file") from None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The prompts of ``text`` and ``file``; empty for the other kinds."""
+        return self._texts
+
+    @property
+    def count(self) -> int:
+        """How many prompts this is; 1 for synthetic prompts without a count."""
+        if self.synthetic:
+            return self.synthetic.count or 1
+        return len(self.token_ids or self._texts)
+
+
+def _supported(kind: str) -> str:
+    if kind in ("concurrency", "rate"):
+        raise problem(f"'{kind}' is not supported yet; use batch")
+    if kind != "batch":
+        raise problem(f"must be batch, not {shown(kind)}")
+    return kind
+
+
+class Load(Keys):
+    """How requests are released: a batch at once, the next one when all are done."""
+
+    kind: Annotated[str, AfterValidator(_supported), Field(json_schema_extra={"enum": ["batch"]})]
+    sizes: Annotated[tuple[Count, ...], Field(min_length=1), OneOrMany(distinct=True)]
+
+
+class SamplingKeys(Keys):
+    """How tokens are drawn. Request *i* of a round uses ``seed + i``."""
+
+    temperature: Annotated[float, Field(ge=0)] = 0.0
+    top_k: Annotated[int, Field(ge=0)] = Field(default=0, description="0: no limit.")
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+
+
+class Slo(Keys):
+    """Limits that a good request keeps, in milliseconds."""
+
+    ttft_ms: Annotated[float, Field(gt=0)] | None = None
+    tpot_ms: Annotated[float, Field(gt=0)] | None = None
+    e2e_latency_ms: Annotated[float, Field(gt=0)] | None = None
+
+    @property
+    def limits_s(self) -> dict[str, float]:
+        """Metric name → limit in seconds, for the limits that are set."""
+        return {key.removesuffix("_ms"): value / 1000 for key, value in self.model_dump(exclude_none=True).items()}
+
+
+class GateEndpoint(Keys):
+    """One number that a change of build may not worsen by more than ``margin``."""
+
+    cell: Text = Field(description="A cell's id without the scenario's name, e.g. ensemble-stream-out1024-bs008.")
+    metric: Text = Field(
+        description="E.g. tpot_p50 or output_tokens_per_s.", json_schema_extra={"enum": [*GATE_METRICS]}
+    )
+    margin: Margin = Field(description="E.g. 5%.")
+
+    @model_validator(mode="after")
+    def _know_the_metric(self) -> "GateEndpoint":
+        if self.metric not in GATE_METRICS:
+            near = did_you_mean(self.metric, GATE_METRICS)
+            raise problem(f"{shown(self.metric)} is not a metric that can be gated; {near}", "metric")
+        return self
+
+    @property
+    def needs_streaming(self) -> bool:
+        """True for metrics that have no value without streaming."""
+        return self.metric.rpartition("_")[0] in _NEEDS_STREAMING
+
+
+class Scenario(Keys):
+    """A workload: what is asked, at which load, how often. Its name is the file's."""
+
+    description: str = Field(default="", description="One line that says what the scenario is for.")
+    prompts: Annotated[tuple[Annotated[Prompts, Bare("text", "string")], ...], Field(min_length=1), OneOrMany()] = (
+        Field(description="Texts, {file: x.jsonl}, {synthetic: {input_tokens: 512}} or {token_ids: [[...]]}.")
+    )
+    output_tokens: Annotated[tuple[Count, ...], Field(min_length=1), OneOrMany(distinct=True)] = Field(
+        description="Exact lengths of the answers; end-of-sequence is ignored."
+    )
+    batch_sizes: Annotated[tuple[Count, ...], Field(min_length=1), OneOrMany(distinct=True)] | None = Field(
+        default=None, description="Shorthand for load: [{kind: batch, sizes: ...}]; 1 when neither is given."
+    )
+    load: Annotated[tuple[Load, ...], Field(min_length=1), OneOrMany()] | None = Field(
+        default=None, description="How requests are released."
+    )
+    streaming: Annotated[tuple[bool, ...], Field(min_length=1), OneOrMany(distinct=True)] = Field(
+        default=(True,), description="Whether tokens are sent as they are made; both with [true, false]."
+    )
+    paths: Annotated[tuple[PathName, ...], Field(min_length=1), OneOrMany(distinct=True)] = Field(
+        default=DEFAULT_PATHS, description="Ways to the engine."
+    )
+    sampling: SamplingKeys = Field(default=SamplingKeys(), description="How tokens are drawn; greedy by default.")
+    kv_cache_reuse: bool = Field(
+        default=False, description="Whether an engine may reuse the KV cache of equal prefixes."
+    )
+    requests: Count | None = Field(
+        default=None, description="Requests a round, rounded up to full batches; by default each prompt once."
+    )
+    rounds: Count = Field(default=5, description="Measured rounds of each cell.")
+    warmup_rounds: Annotated[int, Field(ge=0)] = Field(
+        default=1, description="Rounds before them that are not measured."
+    )
+    slo: Slo | None = Field(default=None, description="Limits that a good request keeps.")
+    gate: Annotated[tuple[GateEndpoint, ...], Field(max_length=4), OneOrMany()] = Field(
+        default=(), description="At most four numbers that decide; all others are only watched."
+    )
+    _name: str = PrivateAttr("")
+
+    def model_post_init(self, context: Mapping[str, Any] | None, /) -> None:
+        """Take the scenario's name from the file that is being read."""
+        self._name = (context or {}).get("name", "")
+
+    @model_validator(mode="after")
+    def _keys_agree(self) -> "Scenario":
+        if self.load and self.batch_sizes:
+            raise problem("and batch_sizes say the same thing; keep one of them", "load")
+        if len(set(self.sizes)) < len(self.sizes):
+            raise problem("gives a batch size twice; remove one of them", "load")
+        for index, endpoint in enumerate(self.gate):
+            self._check_endpoint(index, endpoint)
+        return self
+
+    def _check_endpoint(self, index: int, endpoint: GateEndpoint) -> None:
+        by_id = {f"{cell.path}-{cell.shape}": cell for cell in self.cells_on(self.paths)}
+        cell = by_id.get(endpoint.cell.removeprefix(f"{self.name}-"))
+        if cell is None:
+            near = did_you_mean(endpoint.cell, by_id)
+            raise problem(f"{shown(endpoint.cell)} is not a cell of this scenario; {near}", "gate", index, "cell")
+        if endpoint.needs_streaming and not cell.streaming:
+            message = f"{shown(endpoint.metric)} has no value without streaming; gate a stream cell or e2e_latency_p50"
+            raise problem(message, "gate", index, "metric")
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending."""
+        return self._name
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Batch sizes, however they were given."""
+        if self.load:
+            return tuple(size for load in self.load for size in load.sizes)
+        return self.batch_sizes or (1,)
+
+    @property
+    def prompt_count(self) -> int:
+        """How many prompts there are; synthetic prompts without a count are one."""
+        return sum(source.count for source in self.prompts)
+
+    @property
+    def slo_s(self) -> dict[str, float]:
+        """Metric name → limit in seconds; empty without ``slo``."""
+        return self.slo.limits_s if self.slo else {}
+
+    @property
+    def gate_margins(self) -> dict[tuple[str, str], float]:
+        """(cell id, metric) → margin as a fraction."""
+        prefix = f"{self.name}-"
+        return {(prefix + gate.cell.removeprefix(prefix), gate.metric): gate.margin for gate in self.gate}
+
+    def cells_on(self, paths: "tuple[str, ...]") -> tuple[Cell, ...]:
+        """The cells on ``paths``, in the order of the file; one for each combination."""
+        return tuple(
+            Cell(self.name, path, streaming, tokens, size)
+            for path in paths
+            for streaming in self.streaming
+            for tokens in self.output_tokens
+            for size in self.sizes
+        )
+
+
+class ScenarioSet(Keys):
+    """A named choice of scenarios."""
+
+    description: str = ""
+    scenarios: Annotated[tuple[Text, ...], Field(min_length=1), OneOrMany(distinct=True)]
+    max_output_tokens: Count | None = None  # cells with longer answers are left out
+
+
+def load_scenario(path: Path) -> Scenario:
+    """Read one scenario file, and the prompt files that it names. Raises ScenarioError with file, line and fix."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._-]*", path.stem):
+        raise ScenarioError(
+            f"{path}: '{path.stem}' cannot be a scenario's name; use a-z, 0-9, '-', '_', '.' after a letter or digit"
+        )
+    return _checked(Scenario, read_document(path), {"name": path.stem, "directory": path.parent})
+
+
+def load_sets(path: Path) -> dict[str, ScenarioSet]:
+    """Read the named sets of scenarios; every name in them must be a scenario beside the file."""
+    document = read_document(path)
+    sets = _checked(dict[str, ScenarioSet], document)
+    known = scenario_names(path.parent)
+    for set_name, chosen in sets.items():
+        if set_name in known:
+            raise document.error((set_name,), f"the set '{set_name}' has the name of a scenario; rename one of them")
+        for index, name in enumerate(chosen.scenarios):
+            if name not in known:
+                message = f"there is no scenario '{name}' for the set '{set_name}'; {did_you_mean(name, known)}"
+                raise document.error((set_name, "scenarios", index), message)
+    return sets
+
+
+def scenario_names(directory: Path) -> list[str]:
+    """The names of the scenarios in ``directory``, sorted."""
+    return sorted(path.stem for path in directory.glob("*.yaml") if path.name != SETS_FILE)
+
+
+def scenario_facts(scenario: Scenario) -> dict[str, Any]:
+    """The scenario as it was loaded, for JSON; of a prompt file its number of prompts and their digest."""
+    facts = scenario.model_dump(mode="json", exclude_none=True)
+    for source, entry in zip(scenario.prompts, facts["prompts"], strict=True):
+        if source.file:
+            digest = hashlib.sha256(json.dumps(source.texts).encode()).hexdigest()
+            entry |= {"count": source.count, "sha256": digest}
+    return {"name": scenario.name, **facts}
+
+
+class _PlainSchema(GenerateJsonSchema):
+    """Without the titles that repeat each key's name."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - pydantic's signature
+        return False
+
+
+def schema() -> dict[str, Any]:
+    """The JSON schema of a scenario file, for editors (``scenarios/schema.json``)."""
+    made = Scenario.model_json_schema(schema_generator=_PlainSchema)
+    return {"$schema": GenerateJsonSchema.schema_dialect, **made}
+
+
+def _checked(kind: type[_T], document: Document, context: Mapping[str, object] | None = None) -> _T:
+    try:
+        return TypeAdapter(kind).validate_python(document.data, context=dict(context or {}))
+    except ValidationError as error:
+        raise first_problem(document, error.errors(include_url=False)) from None
