@@ -53,7 +53,7 @@ def requests_per_round(scenario: "Scenario", batch_size: int) -> int:
     return -(-wanted // batch_size) * batch_size
 
 
-def estimate_s(  # noqa: PLR0913 - the terms of a sum
+def estimate_s(
     cell: Cell,
     scenario: "Scenario",
     *,
