@@ -1,4 +1,4 @@
-"""One round, driven: release what is due, poll until the next is due, keep what arrives. The same loop for every runtime.
+"""One round, driven: release what is due, poll until the next is due, keep what arrives. One loop for every runtime.
 
 While a round is under way nothing is decoded, counted or written, and the garbage collector is off; ``record`` turns
 what arrived into a record afterwards. Times are those that the session stamped, but for the moment of release.
@@ -97,7 +97,7 @@ class _Loop:
         self._last_event_ns: dict[int, int] = {}  # of the requests in flight
         self._stall_ns = int(stall_timeout_s * 1e9)
         self._tick_s = min(PROGRESS_S, stall_timeout_s / 4)
-        self._next_tick_ns = 0
+        self._next_tick_ns = now_ns() + int(self._tick_s * 1e9)
         self._on_progress = on_progress
         self._counted, self._tokens, self._ended = 0, 0, 0
         self._alive = True  # whether anything of the batch at hand ended by itself
@@ -263,6 +263,6 @@ def _outcome(request: Request, answer: _Answer, given_up: Mapping[int, tuple[str
         return "error", answer.error
     if answer.prompt_tokens not in (UNKNOWN, len(request.prompt_ids)):
         return "wrong_input", ""
-    if answer.tokens == UNKNOWN or answer.tokens == request.output_tokens:
+    if answer.tokens in (UNKNOWN, request.output_tokens):
         return "ok", ""
     return ("short" if answer.tokens < request.output_tokens else "long"), ""

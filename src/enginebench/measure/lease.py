@@ -1,6 +1,6 @@
 """The GPU lease: whoever loads an engine holds it, so that no two engines are on a GPU unless they are meant to be.
 
-Without a GPU it does nothing. It orders the processes of this host that ask for it; it cannot see other users' programs.
+Without a GPU it does nothing. It orders the processes of this host that ask for it, and no others.
 """
 
 import fcntl
@@ -9,7 +9,6 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Protocol
 
 from enginebench.errors import SessionError
@@ -27,11 +26,7 @@ class GpuMemory(Protocol):
 
 
 class GpuLease:
-    """Hold it (``with GpuLease(telemetry):``) from before an engine is loaded until its processes are gone.
-
-    Entering waits for other holders, at most ``wait_s``; leaving waits, at most ``settle_s``, until the memory that was
-    used before is all that is used. Raises SessionError when either takes longer. May be entered again.
-    """
+    """Held from before an engine is loaded until its processes are gone: ``acquire``, ``release``, or ``with``."""
 
     def __init__(
         self,
@@ -50,26 +45,41 @@ class GpuLease:
         self._locks: list[int] = []
         self._before: tuple[int, ...] | None = None
 
-    def __enter__(self) -> "GpuLease":
+    def acquire(self) -> None:
+        """Wait for other holders to be done.
+
+        Raises:
+            SessionError: they are not after ``wait_s``.
+        """
         gpus = self._telemetry.gpus if self._telemetry is not None else None
         try:
             for gpu in sorted(gpus or ()):  # sorted: two who want both cannot each hold one
                 self._locks.append(self._lock(self._directory / f"enginebench-{gpu}.lock"))
             self._before = self._used()
         except BaseException:
-            self._release()
+            self._unlock()
             raise
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def release(self) -> None:
+        """Wait until no more memory is used than before, then let others have it. May be called twice.
+
+        Raises:
+            SessionError: memory is still held after ``settle_s``; the lease is given back all the same.
+        """
         try:
             left = self._left_over()
         finally:
-            self._release()
-        if left and kind is None:
+            self._before = None
+            self._unlock()
+        if left:
             raise SessionError(left)
+
+    def __enter__(self) -> "GpuLease":
+        self.acquire()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.release()
 
     def _used(self) -> tuple[int, ...] | None:
         return self._telemetry.gpu_used() if self._telemetry is not None else None
@@ -88,14 +98,14 @@ class GpuLease:
     def _left_over(self) -> str | None:
         """What is still used on a GPU beyond what was used before, when it does not go away."""
         left_s = self._settle_s
-        while sentence := _more_than(self._before, self._used()):
+        while self._before and (sentence := _more_than(self._before, self._used())):
             if left_s <= 0:
                 return sentence
             self._sleep(0.2)
             left_s -= 0.2
         return None
 
-    def _release(self) -> None:
+    def _unlock(self) -> None:
         while self._locks:
             os.close(self._locks.pop())  # closing the file gives its lock back, and so does dying
 

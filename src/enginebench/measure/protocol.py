@@ -6,7 +6,8 @@ A message is a length (u32, little-endian), that many bytes of JSON, then the ra
     open {runtime, options} → opened {facts}          prepare {requests, batch_size, ...} → prepared
     run → progress {tokens, ended}*, done {...}       fetch → record (blobs)          close → closed
 
-or, to any of them, ``error {kind, message}``, where ``kind`` names a class of ``enginebench.errors``. Imports no heavy library.
+or, to any of them, ``error {kind, message}``, where ``kind`` names a class of ``enginebench.errors``. Standard library
+only.
 """
 
 import json
@@ -69,7 +70,7 @@ def _whole(data: bytes, size: int) -> bytes:
 
 
 def error_body(error: Exception) -> dict[str, str]:
-    """The body of an ``error`` message. Errors that are not enginebench's own become a SessionError: a runtime broke."""
+    """The body of an ``error`` message. Errors that are not enginebench's own mean that a runtime broke."""
     if isinstance(error, EnginebenchError):
         return {"kind": type(error).__name__, "message": str(error)}
     return {"kind": "SessionError", "message": f"The runtime broke with {type(error).__name__}: {error}."}
@@ -77,8 +78,8 @@ def error_body(error: Exception) -> dict[str, str]:
 
 def to_error(body: Mapping[str, Any]) -> EnginebenchError:
     """The inverse of ``error_body``."""
-    kind = getattr(errors, str(body.get("kind")), WorkerError)
-    return kind(str(body.get("message", "")))  # type: ignore[no-any-return]
+    kind: type[EnginebenchError] = getattr(errors, str(body.get("kind")), WorkerError)
+    return kind(str(body.get("message", "")))
 
 
 def requests_to_json(requests: Sequence[Request]) -> list[dict[str, Any]]:

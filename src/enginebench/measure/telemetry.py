@@ -3,7 +3,7 @@
 A process of its own takes the samples, so that the interpreter that drives a round never waits for them; a thread of
 the harness reads them from a pipe. The sampler keeps below 1% of a core by stretching its period where reading is dear.
 Resident memory counts pages that processes share once for each of them; nothing is asked of NVML that takes longer
-than some microseconds. This module and ``environment`` alone know pynvml.
+than some microseconds.
 """
 
 import json
@@ -145,7 +145,7 @@ class Telemetry:
 
 
 def peaks(samples: Sequence[Sample]) -> dict[str, Any]:
-    """The most that was used at once, as a cell stores it: all GPUs together (None without), and by role on the host."""
+    """The most used at once, as a cell stores it: by all GPUs together (None without), and by role on the host."""
     gpu = [sum(sample.gpu) for sample in samples if sample.gpu is not None]
     host: dict[str, int] = {}
     for sample in samples:
@@ -161,6 +161,7 @@ class MemoryPhases:
         self._telemetry = telemetry
         self._phases: dict[str, Sample | None] = {}
         self._started_ns = now_ns()
+        self._ended_ns: int | None = None
 
     def before_load(self) -> None:
         """Nothing of the session is there yet."""
@@ -174,10 +175,11 @@ class MemoryPhases:
     def after_unload(self) -> None:
         """The session and its processes are gone."""
         self._phases["after_unload"] = self._telemetry.fresh()
+        self._ended_ns = now_ns()
 
     def as_json(self) -> dict[str, Any]:
         """The ``memory`` of a session in run.json: bytes; None where there was no sample or no GPU."""
-        most = peaks(self._telemetry.samples(self._started_ns))
+        most = peaks(self._telemetry.samples(self._started_ns, self._ended_ns))
         gpu = None
         if self._telemetry.gpus is not None:
             gpu = {phase: self._gpu(phase) for phase in ("before_load", "after_load")}

@@ -8,6 +8,7 @@ from enginebench.runtimes.base import JsonValue, Session
 
 RUNTIMES: Mapping[str, str] = {
     "reference": "enginebench.runtimes.reference",
+    "scripted": "enginebench.runtimes.scripted",
     "triton_http": "enginebench.runtimes.triton_http",
 }
 """Module of each runtime; it has a function ``open_session(options) -> Session``."""

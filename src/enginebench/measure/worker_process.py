@@ -1,0 +1,246 @@
+"""A worker as the harness sees it: a child process that owns an engine, and that may die without harm to the harness.
+
+Speaks ``protocol`` over the child's standard input and output; what the child prints goes to a log file, whose last
+lines explain its death. Runs in a process group of its own, which ends with it, and when the harness does.
+"""
+
+import os
+import select
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import enginebench
+from enginebench.errors import WorkerError
+from enginebench.measure.driver import OnProgress
+from enginebench.measure.protocol import (
+    PROTOCOL_VERSION,
+    Message,
+    read_message,
+    requests_to_json,
+    to_error,
+    write_message,
+)
+from enginebench.measure.records import RoundRecord, from_frames
+from enginebench.plan.requests import Request
+
+START_TIMEOUT_S = 60.0
+OPEN_TIMEOUT_S = 900.0  # engines of some hundred GiB come from a network file system
+ANSWER_TIMEOUT_S = 120.0
+CLOSE_TIMEOUT_S = 30.0
+
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+"""Threads of a BLAS library would fight with the engine's own for the cores."""
+
+# The build's interpreter need not have enginebench, and must not see the harness's other packages (its numpy is built
+# for another Python): so no PYTHONPATH, but this one package, from where it lies.
+_BOOTSTRAP = """\
+import importlib.util, sys
+sys.path[:] = [entry for entry in sys.path if entry]
+place = sys.argv[1]
+spec = importlib.util.spec_from_file_location("enginebench", place + "/__init__.py", submodule_search_locations=[place])
+sys.modules["enginebench"] = package = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(package)
+from enginebench.worker import main
+main()
+"""
+
+
+class Worker:
+    """One worker process. Used by one thread; any method may raise WorkerError when the process died or went silent."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", log_path: Path):
+        self._process = process
+        self._log_path = log_path
+        self._killed = False
+        self.facts: Mapping[str, Any] = {}
+
+    @classmethod
+    def start(cls, python: str | None, log_path: Path, env: Mapping[str, str] | None = None) -> "Worker":
+        """Start a worker under the interpreter ``python`` (None: the harness's own).
+
+        ``log_path``: where its standard error goes. ``env``: variables beside those of the harness.
+        """
+        python = python or sys.executable
+        command = [python, "-c", _BOOTSTRAP, str(Path(enginebench.__file__).parent), "enginebench-worker"]
+        if threading.current_thread() is threading.main_thread():  # the kernel means the thread, not the process
+            command.append("--die-with-parent")
+        log_path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with log_path.open("wb") as log:
+                process = subprocess.Popen(
+                    command,
+                    bufsize=0,
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    env={**os.environ, **ONE_THREAD, **(env or {})},
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise WorkerError(
+                f"The interpreter {python} cannot be started ({error.strerror}): name one that can."
+            ) from error
+        worker = cls(process, log_path)
+        worker._greet()
+        return worker
+
+    @property
+    def pid(self) -> int:
+        """Its process id, and that of its group."""
+        return self._process.pid
+
+    def check_alive(self) -> None:
+        """Raise WorkerError when the process has ended."""
+        if self._process.poll() is not None:
+            raise self._death()
+
+    def open(self, runtime: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
+        """Open a session; return its facts. Raises SessionError when the runtime refuses."""
+        answer = self._ask("open", {"runtime": runtime, "options": options}, "opened", OPEN_TIMEOUT_S)
+        self.facts = answer.body["facts"]
+        return self.facts
+
+    def prepare(
+        self,
+        requests: Sequence[Request],
+        *,
+        batch_size: int,
+        round_index: int,
+        warmup: bool,
+        stall_timeout_s: float,
+        block: int = 0,
+    ) -> None:
+        """Hand over the requests of the next round, once nothing of the last one is running any more."""
+        body = {
+            "requests": requests_to_json(requests),
+            "batch_size": batch_size,
+            "round_index": round_index,
+            "warmup": warmup,
+            "block": block,
+            "stall_timeout_s": stall_timeout_s,
+        }
+        self._ask("prepare", body, "prepared", ANSWER_TIMEOUT_S)
+
+    def run(self, on_progress: OnProgress | None = None) -> Mapping[str, Any]:
+        """Drive the prepared round to its end; return ``makespan_s``, ``arrivals`` and ``given_up``.
+
+        ``on_progress`` takes the tokens so far and the requests that ended, about four times a second.
+        """
+        self._send("run", {})
+        while (answer := self._receive(ANSWER_TIMEOUT_S)).op == "progress":
+            if on_progress is not None:
+                on_progress(answer.body["tokens"], answer.body["ended"])
+        return self._expect(answer, "done").body
+
+    def fetch(self) -> RoundRecord:
+        """The record of the round that was run last; once."""
+        answer = self._ask("fetch", {}, "record", ANSWER_TIMEOUT_S)
+        return from_frames(answer.body, answer.blobs)
+
+    def close(self) -> None:
+        """Close the session and end the process, by force when it does not want to. May be called twice."""
+        if self._process.poll() is None:
+            with suppress(WorkerError):
+                self._ask("close", {}, "closed", CLOSE_TIMEOUT_S)
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process and its group at once. May be called twice."""
+        if self._killed:
+            return
+        self._killed = True
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)  # the group outlives its leader while any child of it lives
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with suppress(OSError):
+                    pipe.close()
+
+    def _greet(self) -> None:
+        try:
+            hello = self._expect(self._receive(START_TIMEOUT_S), "hello")
+            if hello.body["protocol"] != PROTOCOL_VERSION:
+                raise WorkerError(
+                    f"The worker speaks protocol {hello.body['protocol']}, and the harness {PROTOCOL_VERSION}."
+                )
+        except BaseException:
+            self.kill()
+            raise
+
+    def _ask(self, op: str, body: Mapping[str, Any], answer: str, timeout_s: float) -> Message:
+        self._send(op, body)
+        return self._expect(self._receive(timeout_s), answer)
+
+    def _send(self, op: str, body: Mapping[str, Any]) -> None:
+        try:
+            write_message(self._write, op, body)
+        except (OSError, ValueError) as error:  # a broken or a closed pipe
+            raise self._death() from error
+
+    def _write(self, data: bytes) -> None:
+        assert self._process.stdin is not None
+        view = memoryview(data)
+        while view:
+            view = view[self._process.stdin.write(view) :]
+
+    def _receive(self, timeout_s: float) -> Message:
+        deadline_s = time.monotonic() + timeout_s
+        try:
+            message = read_message(lambda size: self._read(size, deadline_s, timeout_s))
+        except ValueError as error:
+            raise self._death() from error
+        if message is None:
+            raise self._death()
+        return message
+
+    def _read(self, size: int, deadline_s: float, timeout_s: float) -> bytes:
+        """``size`` bytes, or fewer when the process ended."""
+        assert self._process.stdout is not None
+        pipe, parts, missing = self._process.stdout.fileno(), [], size
+        while missing:
+            if not select.select([pipe], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
+                self.kill()  # a late answer would be taken for the next one
+                raise WorkerError(f"The worker said nothing for {timeout_s:g} s and was ended{self._last_words()}")
+            part = os.read(pipe, missing)
+            if not part:
+                break
+            parts.append(part)
+            missing -= len(part)
+        return b"".join(parts)
+
+    def _expect(self, message: Message, op: str) -> Message:
+        if message.op == "error":
+            raise to_error(message.body)
+        if message.op != op:
+            raise WorkerError(f"The worker answered {message.op!r} where {op!r} was due; its log is {self._log_path}.")
+        return message
+
+    def _death(self) -> WorkerError:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(5)  # its pipe is closed, so that it is about to end
+        status = self._process.returncode
+        how = "ended" if status is None else _ending(status)
+        return WorkerError(f"The worker {how}{self._last_words()}")
+
+    def _last_words(self, lines: int = 5) -> str:
+        try:
+            text = self._log_path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            text = ""
+        last = [line.strip() for line in text.splitlines() if line.strip()][-lines:]
+        said = f"it said last: {' | '.join(last)}" if last else "it said nothing"
+        return f" (log {self._log_path}); {said}."
+
+
+def _ending(status: int) -> str:
+    if status < 0:
+        return f"was killed by {signal.Signals(-status).name}"
+    return f"ended with status {status}"
