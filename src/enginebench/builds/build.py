@@ -7,7 +7,7 @@ which the reference engine shares. It loads no engine and imports no runtime. St
 import hashlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ REFERENCE_VERSION = "reference-1"
 BuildKind = Literal["reference", "tensorrt_llm"]
 
 _READ_BYTES = 1 << 22
+_SECTIONS = ("pretrained_config", "build_config", "mapping")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +55,8 @@ def read_build(name: str, directory: Path, python: str | None = None) -> Build:
     Raises BuildError when there is no such directory, no config.json, bad JSON, a missing key or a missing engine file.
     """
     config = read_config(directory)
-    engines = _engine_files(directory, config)
     version = str(_value(config, directory, "version"))
+    engines = _engine_files(directory, config)
     return Build(
         name=name,
         directory=directory,
@@ -116,11 +117,13 @@ def read_config(directory: Path) -> Mapping[str, Any]:
 def _value(config: Mapping[str, Any], directory: Path, *keys: str) -> Any:
     value: Any = config
     for key in keys:
-        if not isinstance(value, Mapping) or value.get(key) is None:
+        if value.get(key) is None:
             raise BuildError(
                 f"{directory / 'config.json'} has no {'.'.join(keys)}: it is no complete engine build of 0.8 or later."
             )
         value = value[key]
+        if key in _SECTIONS and not isinstance(value, Mapping):
+            raise BuildError(f"{directory / 'config.json'} says {'.'.join(keys)} is no object: build the engine again.")
     return value
 
 
@@ -150,8 +153,8 @@ def _max_seq_len(config: Mapping[str, Any], directory: Path, max_input_len: int)
 
 
 def _engine_files(directory: Path, config: Mapping[str, Any]) -> list[Path]:
-    mapping = _value(config, directory, "pretrained_config").get("mapping") or {}
-    world_size = int(mapping.get("world_size") or 1)
+    has_mapping = bool(_value(config, directory, "pretrained_config").get("mapping"))
+    world_size = _number(config, directory, "pretrained_config", "mapping", "world_size") if has_mapping else 1
     files = [directory / f"rank{rank}.engine" for rank in range(world_size)]
     for file in files:
         if not file.is_file():
@@ -163,9 +166,16 @@ def _engine_files(directory: Path, config: Mapping[str, Any]) -> list[Path]:
 
 def _fingerprint(files: list[Path]) -> str:
     digest = hashlib.sha256()
-    for file in files:
-        digest.update(f"{file.name}\0{file.stat().st_size}\0".encode())
-        with file.open("rb") as stream:
-            while block := stream.read(_READ_BYTES):
-                digest.update(block)
+    try:
+        for file in files:
+            _digest_file(file, digest.update)
+    except OSError as error:  # its text names the file
+        raise BuildError(f"The build cannot be read ({error}): check its permissions.") from error
     return f"sha256:{digest.hexdigest()}"
+
+
+def _digest_file(file: Path, update: Callable[[bytes], None]) -> None:
+    update(f"{file.name}\0{file.stat().st_size}\0".encode())
+    with file.open("rb") as stream:
+        while block := stream.read(_READ_BYTES):
+            update(block)

@@ -1,9 +1,9 @@
 """In-flight batching: requests join and leave the running batch at every step of the engine.
 
-One thread owns the engine. Each step computes one token for every request that is past its prompt, and spends what is
-left of ``max_num_tokens`` on prompts, in chunks, first come first served: long prompts don't stall the others. A request
-holds one slot of the KV cache from its first chunk to its last token; requests beyond the slots wait in a queue. It knows
-no protocol and no text.
+One thread owns the engine. Each step computes one token for every request that is past its prompt, and spends what
+is left of ``max_num_tokens`` on prompts, in chunks, first come first served: long prompts don't stall the others. A
+request holds one slot of the KV cache from its first chunk to its last token; requests beyond the slots wait in a
+queue. It knows no protocol and no text.
 """
 
 import logging
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from enginebench.builds.build import limit_exceeded
 from enginebench.errors import SessionError
@@ -85,14 +85,15 @@ class Batcher:
     """Runs an engine on a thread of its own and calls ``on_tokens`` on that thread, once for each request and step."""
 
     def __init__(self, engine: Engine, on_tokens: Callable[[TokenEvent], None]) -> None:
-        self._engine = engine
+        self._options = engine.options
+        self._limits = engine.limits
         self._on_tokens = on_tokens
-        self._min_step_s = engine.options.min_step_ms / 1e3
         self._free_slots = list(range(engine.limits.max_batch_size))[::-1]
         self._state = _State()
         self._changed = threading.Condition()
         self._statistics = IterationStatistics(0, 0, 0, 0, 0, len(self._free_slots), 0.0)
-        self._thread = threading.Thread(target=self._run, name="engine-loop", daemon=True)
+        # Only the thread holds the engine: its memory is free once the thread has ended.
+        self._thread = threading.Thread(target=self._run, args=(engine,), name="engine-loop", daemon=True)
         self._thread.start()
 
     def submit(self, request_id: int, prompt_ids: Sequence[int], output_tokens: int, sampling: Sampling) -> None:
@@ -140,25 +141,25 @@ class Batcher:
         self._thread.join()
 
     def _check(self, prompt_ids: Sequence[int], output_tokens: int) -> None:
-        vocab_size = self._engine.options.vocab_size
+        vocab_size = self._options.vocab_size
         if not prompt_ids or output_tokens < 1:
             raise SessionError(
-                f"A request of {len(prompt_ids)} prompt and {output_tokens} output tokens is refused: ask for 1 or more."
+                f"A request of {len(prompt_ids)} prompt and {output_tokens} output tokens is refused: ask for 1 each."
             )
-        if reason := limit_exceeded(self._engine.limits, len(prompt_ids), output_tokens):
+        if reason := limit_exceeded(self._limits, len(prompt_ids), output_tokens):
             raise SessionError(f"The request is refused: {reason}.")
         if not all(0 <= token_id < vocab_size for token_id in prompt_ids):
             raise SessionError(
                 f"The prompt has token ids outside the build's vocabulary of {vocab_size}: use its own tokenizer."
             )
 
-    def _run(self) -> None:
+    def _run(self, engine: Engine) -> None:
         while self._wait_for_work():
             started = time.monotonic()
             try:
                 self._end(self._take_cancelled(), CANCELLED)
                 self._admit()
-                self._step(started)
+                self._step(engine, started)
             except Exception as error:
                 _log.exception("a step of the reference engine broke")
                 self._end(self._take_all(), f"The reference engine's step broke ({type(error).__name__}: {error}).")
@@ -184,24 +185,22 @@ class Batcher:
                 sequence.slot = self._free_slots.pop()
                 self._state.active.append(sequence)
 
-    def _step(self, started: float) -> None:
+    def _step(self, engine: Engine, started: float) -> None:
         work = self._plan()
         if not work:
             return
         iteration_free = len(self._free_slots)
-        logits = self._engine.forward([span for _, span in work])
-        chosen = [
-            self._advance(sequence, span, row) for (sequence, span), row in zip(work, np.asarray(logits), strict=True)
-        ]
-        time.sleep(max(0.0, started + self._min_step_s - time.monotonic()))
+        logits = engine.forward([span for _, span in work])
+        chosen = [self._advance(sequence, span, row) for (sequence, span), row in zip(work, logits, strict=True)]
+        time.sleep(max(0.0, started + self._options.min_step_ms / 1e3 - time.monotonic()))
         stamp_ns = time.monotonic_ns()
         self._statistics = self._count(work, iteration_free, stamp_ns / 1e9 - started)
         for (sequence, _), token_ids in zip(work, chosen, strict=True):
             self._report(sequence, stamp_ns, token_ids)
 
     def _plan(self) -> list[tuple[_Sequence, Span]]:
-        """Share out ``max_num_tokens``: one to each request past its prompt, the rest to prompts in order of arrival."""
-        budget = self._engine.options.max_num_tokens
+        """Share out ``max_num_tokens``: one to each request past its prompt, the rest to prompts in their order."""
+        budget = self._options.max_num_tokens
         work = []
         for sequence in sorted(self._state.active, key=lambda one: one.in_prompt):  # stable: decodes first
             count = min(sequence.pending, budget)
@@ -210,7 +209,7 @@ class Batcher:
                 budget -= count
         return work
 
-    def _advance(self, sequence: _Sequence, span: Span, logits: Any) -> tuple[int, ...]:
+    def _advance(self, sequence: _Sequence, span: Span, logits: NDArray[Any]) -> tuple[int, ...]:
         sequence.computed += len(span.token_ids)
         if sequence.pending:
             return ()

@@ -14,6 +14,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from array_api_compat import to_device
+from numpy.typing import NDArray
+
 from enginebench.builds.build import Limits, read_config
 from enginebench.reference.options import ReferenceOptions, options_from_config
 from enginebench.reference.tokenizer import FIRST_CHARACTER_ID
@@ -43,7 +47,7 @@ class Engine:
 
     def __init__(self, options: ReferenceOptions, weights: Weights, xp: Any = None) -> None:
         if xp is None:
-            import array_api_compat.numpy as xp  # noqa: PLC0415 - only whoever runs the engine needs it
+            import array_api_compat.numpy as xp
         self.options = options
         self.limits = Limits(options.max_batch_size, options.max_input_len, options.max_seq_len)
         self._xp = xp
@@ -55,7 +59,7 @@ class Engine:
         self._values = xp.zeros(cache_shape, dtype=self._dtype)
         self._cos, self._sin = self._rotary_tables()
 
-    def forward(self, spans: Sequence[Span]) -> Any:
+    def forward(self, spans: Sequence[Span]) -> NDArray[Any]:
         """Compute ``spans``, fill their KV, and return the logits after each span's last token: (spans, vocab_size).
 
         Ids below 258 (padding, end, bytes) get minus infinity: the engine only ever says CJK characters.
@@ -67,7 +71,7 @@ class Engine:
         for layer in range(self.options.layers):
             x = x + self._attention(layer, self._norm(x, f"layers.{layer}.attention_norm"), spans, positions)
             x = x + self._feed_forward(layer, self._norm(x, f"layers.{layer}.ffn_norm"))
-        return self._logits(x, spans)
+        return np.asarray(to_device(self._logits(x, spans), "cpu"))
 
     def _attention(self, layer: int, x: Any, spans: Sequence[Span], positions: Any) -> Any:
         """Grouped-query attention (Ainslie et al. 2023) of ``x`` (tokens, hidden) over the slots of ``spans``."""
@@ -89,13 +93,13 @@ class Engine:
         self._values[layer, span.slot, :, span.start : end, :] = self._xp.permute_dims(values, (1, 0, 2))
 
     def _attend(self, layer: int, span: Span, queries: Any) -> Any:
-        """Causal attention of one sequence: (n, heads, dim) queries over ``start + n`` cached positions → (n, hidden)."""
+        """Causal attention of one sequence: (n, heads, dim) queries over ``start + n`` positions → (n, hidden)."""
         xp, kv_heads, dim = self._xp, self.options.kv_heads, self._head_dim
         n, context = len(span.token_ids), span.start + len(span.token_ids)
         group = self.options.heads // kv_heads
-        grouped = xp.reshape(xp.permute_dims(queries, (1, 0, 2)), (kv_heads, group * n, dim))
+        grouped = xp.reshape(xp.permute_dims(queries * dim**-0.5, (1, 0, 2)), (kv_heads, group * n, dim))
         keys = self._keys[layer, span.slot, :, :context, :]
-        scores = xp.matmul(grouped, xp.permute_dims(keys, (0, 2, 1))) * dim**-0.5
+        scores = xp.matmul(grouped, xp.permute_dims(keys, (0, 2, 1)))
         if n > 1:
             scores = self._mask_future(scores, span.start, (kv_heads, group, n, context))
         weights = xp.exp(scores - xp.max(scores, axis=-1, keepdims=True))

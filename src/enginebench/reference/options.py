@@ -19,7 +19,7 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceOptions:
-    """What a reference build is made of; ``metadata["help"]`` describes each field. Raises BuildError for bad values."""
+    """What a reference build is made of; ``metadata["help"]`` says what a field is. Raises BuildError."""
 
     layers: int = _option(4, "decoder layers")
     hidden: int = _option(192, "width of the residual stream; a multiple of heads, and even for each head")

@@ -22,7 +22,7 @@ LOGIT_SCALE = 2.0
 
 
 def weight_shapes(options: ReferenceOptions) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every tensor by its name; matrices are (in, out): activations (tokens, in) stand on the left."""
+    """Return the shape of every tensor by its name; matrices are (in, out), for ``x @ matrix``."""
     hidden, head_dim = options.hidden, options.hidden // options.heads
     key_value = 2 * options.kv_heads * head_dim
     shapes: dict[str, tuple[int, ...]] = {"embedding": (options.vocab_size, hidden)}

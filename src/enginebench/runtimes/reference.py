@@ -35,7 +35,7 @@ class ReferenceSession:
 
     def __init__(self, directory: Path) -> None:
         try:
-            self._engine = load_engine(directory)
+            engine = load_engine(directory)
         except BuildError as error:
             raise SessionError(str(error)) from error
         self._arrived = threading.Condition()
@@ -46,7 +46,8 @@ class ReferenceSession:
         self._requests: dict[int, Request] = {}
         self._prompt_tokens: dict[int, int] = {}
         self._collected: dict[int, list[int]] = {}
-        self._batcher = Batcher(self._engine, self._on_tokens)
+        self._options = engine.options
+        self._batcher = Batcher(engine, self._on_tokens)
 
     def submit(self, requests: Sequence[Request]) -> Sequence[int]:
         """Queue ``requests``; a refused one arrives as an error. Returns the stamp (ns) before each."""
@@ -85,7 +86,7 @@ class ReferenceSession:
 
     def facts(self) -> Mapping[str, JsonValue]:
         """Versions, limits and settings in force."""
-        options = self._engine.options
+        options = self._options
         return {
             "runtime": "reference",
             "python": platform.python_version(),
@@ -104,7 +105,7 @@ class ReferenceSession:
         }
 
     def close(self) -> None:
-        """Stop the engine and free it."""
+        """Stop the engine and free its memory."""
         self._batcher.close()
 
     def _submit(self, request: Request) -> int:

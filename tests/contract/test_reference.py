@@ -1,0 +1,68 @@
+"""The reference runtime meets the contract."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from suite import MakeRequest, RuntimeContract
+
+from enginebench.builds.build import read_build
+from enginebench.builds.tokenizer import open_tokenizer
+from enginebench.errors import SessionError
+from enginebench.plan.requests import Request, Sampling
+from enginebench.reference.build import ReferenceOptions, write_build
+from enginebench.runtimes.base import Session
+from enginebench.runtimes.open import open_session
+
+SMALL = ReferenceOptions(
+    layers=2, hidden=32, heads=4, kv_heads=2, ffn=64, vocab_size=1024, max_batch_size=4, min_step_ms=1
+)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("builds") / "small"
+    write_build(SMALL, path)
+    return path
+
+
+@pytest.fixture
+def session(directory: Path) -> Iterator[Session]:
+    opened = open_session("reference", {"directory": str(directory)})
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def make_request(directory: Path) -> MakeRequest:
+    tokenizer = open_tokenizer(read_build("small", directory))
+
+    def make(
+        index: int,
+        prompt: str = "你是谁？",
+        output_tokens: int = 8,
+        streaming: bool = True,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    ) -> Request:
+        return Request(index, prompt, tokenizer.encode(prompt), output_tokens, streaming, sampling)
+
+    return make
+
+
+class TestReference(RuntimeContract):
+    """Every test of the suite."""
+
+
+def test_an_unknown_runtime_is_named_with_the_known_ones() -> None:
+    with pytest.raises(SessionError, match=r"'vllm'.*: use one of reference, .*triton_http"):
+        open_session("vllm", {})
+
+
+def test_the_directory_is_asked_for() -> None:
+    with pytest.raises(SessionError, match="'directory'"):
+        open_session("reference", {})
+
+
+def test_a_directory_without_a_build_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SessionError, match=r"config\.json"):
+        open_session("reference", {"directory": str(tmp_path)})
