@@ -1,0 +1,142 @@
+"""The real Triton server of the ``nvidia-pytriton`` wheel: where its parts lie, and what must hold for it to run.
+
+Reads the installed packages and writes a backend directory; starts nothing, and does not import pytriton.
+"""
+
+import ctypes.util
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+from enginebench.errors import ServerError
+
+NEWEST_PYTHON = (3, 12)
+OLDEST_GLIBC = (2, 35)
+ATTACH = "or attach to a running server with --triton-url"
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedTriton:
+    """The parts of the wheel that a server needs, for the Python that runs this."""
+
+    binary: Path
+    python_backend: Path  # directory with libtriton_python.so and triton_python_backend_utils.py
+    stub: Path  # the process that runs a model.py
+    libraries: Path  # what the binary was linked with
+    libpython: Path  # directory of the shared library that the stub needs
+    version: str  # of the wheel
+
+
+def find_embedded() -> EmbeddedTriton:
+    """Locate the embedded server.
+
+    Raises:
+        ServerError: this Python, its libraries or the installed packages cannot run it; the sentence says what to do.
+    """
+    _check_python(sys.version_info[:2])
+    _check_glibc(*platform.libc_ver())
+    package = _package_directory("pytriton")
+    if package is None:
+        raise ServerError(
+            "The embedded Triton server is not installed: pip install 'enginebench[embedded]' "
+            f"(Linux with glibc 2.35 or newer), {ATTACH}."
+        )
+    _check_numpy(importlib.metadata.version("numpy"))
+    return _parts(package)
+
+
+def write_backends(embedded: EmbeddedTriton, directory: Path) -> None:
+    """Make the backend directory that ``tritonserver --backend-directory`` wants: links to the wheel and one stub."""
+    python = directory / "python"
+    python.mkdir(parents=True)
+    for file in ("libtriton_python.so", "triton_python_backend_utils.py"):
+        (python / file).symlink_to(embedded.python_backend / file)
+    (python / "triton_python_backend_stub").symlink_to(embedded.stub)
+
+
+def server_environment(embedded: EmbeddedTriton) -> dict[str, str]:
+    """The environment of the server and its stubs: ours, with this Python's library and this Python first on PATH.
+
+    The stub embeds Python, ignores PYTHONPATH and PYTHONHOME (on 3.11 and later), and takes the virtual environment
+    of the first ``python3`` on PATH. One BLAS thread a process: models and measuring client share the cores.
+    """
+    libraries = [str(embedded.libpython), str(embedded.libraries), os.environ.get("LD_LIBRARY_PATH", "")]
+    return os.environ | {
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+        "MKL_NUM_THREADS": "1",
+    }
+
+
+def _check_python(version: tuple[int, ...]) -> None:
+    if version > NEWEST_PYTHON or platform.python_implementation() != "CPython":
+        found = f"{platform.python_implementation()} {'.'.join(map(str, version))}"
+        raise ServerError(
+            f"The embedded Triton server needs CPython 3.10 to 3.12 and this is {found}: "
+            f"make the virtual environment with one of those, {ATTACH}."
+        )
+
+
+def _check_glibc(name: str, version: str) -> None:
+    if name != "glibc" or tuple(map(int, version.split("."))) < OLDEST_GLIBC:
+        raise ServerError(
+            f"The embedded Triton server needs Linux with glibc 2.35 or newer and this system has "
+            f"{f'{name} {version}'.strip() or 'another C library'}: use a newer distribution, {ATTACH}."
+        )
+
+
+def _check_numpy(version: str) -> None:
+    if int(version.partition(".")[0]) >= 2:
+        raise ServerError(
+            f"Triton's python backend reads strings wrongly under numpy 2 and this environment has numpy {version}: "
+            "pip install 'enginebench[embedded]' brings one below 2."
+        )
+
+
+def _package_directory(name: str) -> Path | None:
+    spec = importlib.util.find_spec(name)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(spec.submodule_search_locations[0])
+
+
+def _parts(package: Path) -> EmbeddedTriton:
+    root = package / "tritonserver"
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    found = EmbeddedTriton(
+        binary=root / "bin" / "tritonserver",
+        python_backend=root / "backends" / "python",
+        stub=root / "python_backend_stubs" / python / "triton_python_backend_stub",
+        libraries=package.parent / "nvidia_pytriton.libs",
+        libpython=_libpython_directory(python),
+        version=importlib.metadata.version("nvidia-pytriton"),
+    )
+    for part in (found.binary, found.python_backend, found.stub, found.libraries):
+        if not part.exists():
+            raise ServerError(
+                f"The embedded Triton server lacks {part}: pip install --force-reinstall 'nvidia-pytriton>=0.7,<0.8'."
+            )
+    return found
+
+
+def _libpython_directory(python: str) -> Path:
+    """Where libpython lies; the loader's own directories count too (Debian's libpython package)."""
+    name = f"libpython{python}.so.1.0"
+    libdir = sysconfig.get_config_var("LIBDIR") or ""
+    multiarch = sysconfig.get_config_var("MULTIARCH") or ""
+    for directory in (Path(libdir), Path(libdir) / multiarch, Path(sys.base_prefix) / "lib"):
+        if (directory / name).is_file():
+            return directory
+    if ctypes.util.find_library(f"python{python}"):
+        return Path(libdir)
+    raise ServerError(
+        f"Triton's python backend needs {name}, which this Python ({sys.base_prefix}) was built without: "
+        f"install the system's libpython{python} package or a Python built with --enable-shared, {ATTACH}."
+    )

@@ -1,0 +1,83 @@
+"""Triton's ``tensorrt_llm_bls``: the ensemble's three steps, called from Python. Text in, text out.
+
+One request at a time for each instance, as upstream: requests beyond the number of instances wait. Each response
+carries the text of its own tokens (``accumulate_tokens`` false).
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import triton_python_backend_utils as pb_utils
+
+PREPROCESSING = {"QUERY": "text_input", "REQUEST_OUTPUT_LEN": "max_tokens", "END_ID": "end_id", "PAD_ID": "pad_id"}
+CORE_FROM_PREPROCESSING = {
+    "input_ids": "INPUT_ID",
+    "input_lengths": "REQUEST_INPUT_LEN",
+    "request_output_len": "REQUEST_OUTPUT_LEN",
+    "end_id": "OUT_END_ID",
+    "pad_id": "OUT_PAD_ID",
+}
+CORE_FROM_REQUEST = {
+    "exclude_input_in_output": "exclude_input_in_output",
+    "runtime_top_k": "top_k",
+    "temperature": "temperature",
+    "seed": "seed",
+    "return_num_input_tokens": "return_num_input_tokens",
+    "return_num_output_tokens": "return_num_output_tokens",
+    "streaming": "stream",
+}
+COUNTS = ("num_input_tokens", "num_output_tokens")
+
+
+class TritonPythonModel:
+    """What the python backend calls."""
+
+    def initialize(self, args: dict[str, str]) -> None:
+        """Learn the core's name."""
+        parameters = json.loads(args["model_config"])["parameters"]
+        self._core = parameters["tensorrt_llm_model_name"]["string_value"]
+
+    def execute(self, requests: list[Any]) -> None:
+        """Answer ``requests`` one after the other. Never raises: the responses are sent here."""
+        for request in requests:
+            sender = request.get_response_sender()
+            try:
+                for response in self._answers(request):
+                    sender.send(response)
+            except Exception as error:  # see above
+                sender.send(pb_utils.InferenceResponse(error=pb_utils.TritonError(str(error))))
+            sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
+
+    def _answers(self, request: Any) -> Iterator[Any]:
+        given = {tensor.name(): tensor for tensor in request.inputs()}
+        encoded = _call("preprocessing", _renamed(PREPROCESSING, given), tuple(CORE_FROM_PREPROCESSING.values()))
+        inputs = _renamed(CORE_FROM_PREPROCESSING, encoded) + _renamed(CORE_FROM_REQUEST, given)
+        for tokens in _stream(self._core, inputs, ("output_ids", "sequence_length", *COUNTS)):
+            ids = _renamed({"TOKENS_BATCH": "output_ids", "SEQUENCE_LENGTH": "sequence_length"}, tokens)
+            text = _call("postprocessing", ids, ("OUTPUT",))
+            counts = [tokens[name] for name in COUNTS if name in tokens]
+            yield pb_utils.InferenceResponse(output_tensors=_renamed({"text_output": "OUTPUT"}, text) + counts)
+
+
+def _call(model: str, inputs: list[Any], outputs: Sequence[str]) -> dict[str, Any]:
+    request = pb_utils.InferenceRequest(model_name=model, inputs=inputs, requested_output_names=list(outputs))
+    return _tensors(request.exec())
+
+
+def _stream(model: str, inputs: list[Any], outputs: Sequence[str]) -> Iterator[dict[str, Any]]:
+    request = pb_utils.InferenceRequest(model_name=model, inputs=inputs, requested_output_names=list(outputs))
+    for response in request.exec(decoupled=True):
+        if tensors := _tensors(response):  # the last one may be a mere flag
+            yield tensors
+
+
+def _tensors(response: Any) -> dict[str, Any]:
+    if response.has_error():
+        raise pb_utils.TritonModelException(response.error().message())
+    return {tensor.name(): tensor for tensor in response.output_tensors()}
+
+
+def _renamed(names: Mapping[str, str], tensors: Mapping[str, Any]) -> list[Any]:
+    """The tensors that ``names`` asks for (new name → present name); absent ones are left out."""
+    return [pb_utils.Tensor(new, tensors[old].as_numpy()) for new, old in names.items() if old in tensors]

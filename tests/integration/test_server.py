@@ -1,0 +1,350 @@
+"""The embedded Triton server, for real: readiness, the same tokens on every layer, and nothing left behind."""
+
+import contextlib
+import http.client
+import importlib.util
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import textwrap
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from enginebench.builds.build import Build, read_build
+from enginebench.builds.tokenizer import Tokenizer, open_tokenizer
+from enginebench.errors import ServerError
+from enginebench.plan.requests import Sampling
+from enginebench.reference.batcher import Batcher, TokenEvent
+from enginebench.reference.build import ReferenceOptions, write_build
+from enginebench.reference.engine import load_engine
+from enginebench.server.control import attach
+from enginebench.server.launch import TritonServer
+from enginebench.server.probe import stream_events
+from enginebench.server.repository import MODELS, write_reference_repository
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("pytriton") is None and "CI" not in os.environ,
+    reason="the embedded server is not installed: pip install 'enginebench[embedded]'",
+)
+
+CONCURRENCY = 8
+LONGEST = 16_000  # tokens of output that outlive any test
+PROMPTS = ("你是谁？", "写一篇1000字的玄幻小说", "Hello, 世界 🌍", "a")
+TEXT_MODELS = ("ensemble", "tensorrt_llm_bls")
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    options = ReferenceOptions(
+        layers=1,
+        hidden=16,
+        heads=2,
+        kv_heads=1,
+        ffn=32,
+        vocab_size=20_000,
+        max_batch_size=CONCURRENCY,
+        max_input_len=64,
+        max_seq_len=LONGEST + 64,
+        max_num_tokens=32,
+        min_step_ms=2,
+    )
+    directory = tmp_path_factory.mktemp("engine") / "tiny 引擎"
+    write_build(options, directory)
+    return read_build("tiny", directory)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(build: Build) -> Tokenizer:
+    return open_tokenizer(build)
+
+
+@pytest.fixture(scope="module")
+def server(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TritonServer]:
+    directory = tmp_path_factory.mktemp("triton") / "模型"
+    write_reference_repository(build, directory / "models", bls_instances=CONCURRENCY)
+    with TritonServer.start(directory / "models", directory / "logs") as server:
+        yield server
+
+
+@pytest.fixture
+def small_repository(build: Build, tmp_path: Path) -> Path:
+    write_reference_repository(build, tmp_path / "models")
+    return tmp_path / "models"
+
+
+@pytest.fixture(scope="module")
+def reference(build: Build) -> Iterator["Reference"]:
+    reference = Reference(build)
+    yield reference
+    reference.batcher.close()
+
+
+class Reference:
+    """The truth: the engine in this process."""
+
+    def __init__(self, build: Build) -> None:
+        self._events: queue.SimpleQueue[TokenEvent] = queue.SimpleQueue()
+        self.batcher = Batcher(load_engine(build.directory), self._events.put)
+        self._next_id = 0
+
+    def tokens(self, prompt_ids: tuple[int, ...], count: int, sampling: Sampling) -> tuple[int, ...]:
+        self._next_id += 1
+        self.batcher.submit(self._next_id, prompt_ids, count, sampling)
+        found: tuple[int, ...] = ()
+        while True:
+            event = self._events.get(timeout=30)
+            found += event.token_ids
+            if event.ended:
+                return found
+
+
+def inputs(model: str, prompt: str, count: int, tokenizer: Tokenizer, **more: Any) -> dict[str, Any]:
+    """A request in the words of ``model``; ``more`` in the ensemble's."""
+    if model != "tensorrt_llm":
+        return {"text_input": prompt, "max_tokens": count, **more}
+    ids = tokenizer.encode(prompt)
+    core = {{"stream": "streaming", "top_k": "runtime_top_k"}.get(name, name): value for name, value in more.items()}
+    return {"input_ids": ids, "input_lengths": len(ids), "request_output_len": count, **core}
+
+
+def ids_of(event: Mapping[str, Any], tokenizer: Tokenizer) -> tuple[int, ...]:
+    if "text_output" in event:
+        return tokenizer.encode(event["text_output"])
+    ids = event["output_ids"]
+    return tuple(ids) if isinstance(ids, list) else (ids,)
+
+
+def generate(url: str, model: str, body: Mapping[str, Any]) -> dict[str, Any]:
+    with contextlib.closing(http.client.HTTPConnection(url.removeprefix("http://"), timeout=30)) as connection:
+        connection.request("POST", f"/v2/models/{model}/generate", json.dumps(body))
+        return dict(json.loads(connection.getresponse().read()))
+
+
+def shared_memory() -> set[str]:
+    return {path.name for path in Path("/dev/shm").glob("enginebench-*")}
+
+
+def scratch_directories() -> set[str]:
+    return {path.name for path in Path(tempfile.gettempdir()).glob("enginebench-*")}
+
+
+def gone(pids: tuple[int, ...]) -> bool:
+    processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
+    _, alive = psutil.wait_procs([one for one in processes if one.name().startswith("triton")], timeout=10)
+    return not alive
+
+
+def test_is_ready_and_serves_the_five_models(server: TritonServer) -> None:
+    server.check_alive()
+    with attach(server.url) as control:
+        assert control.metadata()["version"].startswith("2.")
+        assert set(control.models()) == set(MODELS)
+        assert control.model_config("ensemble")["model_transaction_policy"] == {"decoupled": True}
+        assert "text_input" in {tensor["name"] for tensor in control.model_metadata("ensemble")["inputs"]}
+
+
+def test_counts_what_it_served(server: TritonServer, tokenizer: Tokenizer) -> None:
+    with attach(server.url) as control:
+        before = control.statistics("preprocessing")["inference_count"]
+        generate(server.url, "ensemble", inputs("ensemble", "a", 2, tokenizer))
+        assert control.statistics("preprocessing")["inference_count"] == before + 1
+
+
+def test_every_process_belongs_to_the_server(server: TritonServer) -> None:
+    names = [psutil.Process(pid).name() for pid in server.pids()]
+    assert names[0] == "tritonserver"
+    assert names[1:] == ["triton_python_backend_stub"] * (3 + CONCURRENCY)
+
+
+@pytest.mark.parametrize("model", ["tensorrt_llm", *TEXT_MODELS])
+@pytest.mark.parametrize("prompt", PROMPTS)
+def test_every_layer_gives_the_engines_tokens(
+    server: TritonServer, tokenizer: Tokenizer, reference: Reference, model: str, prompt: str
+) -> None:
+    truth = reference.tokens(tokenizer.encode(prompt), 12, Sampling())
+    streamed = list(stream_events(server.url, model, inputs(model, prompt, 12, tokenizer, stream=True)))
+    whole = generate(server.url, model, inputs(model, prompt, 12, tokenizer, exclude_input_in_output=True))
+    assert [ids_of(event, tokenizer) for event in streamed] == [(token_id,) for token_id in truth]
+    assert ids_of(whole, tokenizer) == truth
+
+
+@pytest.mark.parametrize("model", ["tensorrt_llm", *TEXT_MODELS])
+def test_sampling_arrives(server: TritonServer, tokenizer: Tokenizer, reference: Reference, model: str) -> None:
+    sampling = Sampling(temperature=2.0, top_k=50, seed=7)
+    truth = reference.tokens(tokenizer.encode("a"), 12, sampling)
+    body = inputs(model, "a", 12, tokenizer, stream=True, temperature=2.0, top_k=50, seed=7)
+    found = [ids_of(event, tokenizer)[0] for event in stream_events(server.url, model, body)]
+    assert tuple(found) == truth
+    assert truth != reference.tokens(tokenizer.encode("a"), 12, Sampling())
+
+
+@pytest.mark.parametrize("model", TEXT_MODELS)
+def test_an_answer_without_streaming_begins_with_the_prompt_unless_excluded(
+    server: TritonServer, tokenizer: Tokenizer, model: str
+) -> None:
+    prompt = "你是谁？🌍"
+    answer = generate(server.url, model, inputs(model, prompt, 5, tokenizer))["text_output"]
+    excluded = generate(server.url, model, inputs(model, prompt, 5, tokenizer, exclude_input_in_output=True))
+    assert answer == prompt + excluded["text_output"]
+
+
+@pytest.mark.parametrize("model", ["tensorrt_llm", *TEXT_MODELS])
+def test_counts_of_tokens_come_on_request(server: TritonServer, tokenizer: Tokenizer, model: str) -> None:
+    asked = {"return_num_input_tokens": True, "return_num_output_tokens": True}
+    body = inputs(model, "Hello, 世界", 5, tokenizer, stream=True, **asked)
+    events = list(stream_events(server.url, model, body))
+    assert [event["num_input_tokens"] for event in events] == [len(tokenizer.encode("Hello, 世界"))] * 5
+    assert [event["num_output_tokens"] for event in events] == [1] * 5
+    plain = generate(server.url, model, inputs(model, "Hello, 世界", 5, tokenizer))
+    assert {"num_input_tokens", "num_output_tokens"}.isdisjoint(plain)
+
+
+@pytest.mark.parametrize("model", ["tensorrt_llm", *TEXT_MODELS])
+def test_requests_in_flight_do_not_mix(
+    server: TritonServer, tokenizer: Tokenizer, reference: Reference, model: str
+) -> None:
+    prompts = [f"第{number}个问题" for number in range(CONCURRENCY)]
+
+    def answer(prompt: str) -> tuple[int, ...]:
+        body = inputs(model, prompt, 40, tokenizer, stream=True)
+        return tuple(ids_of(event, tokenizer)[0] for event in stream_events(server.url, model, body))
+
+    with ThreadPoolExecutor(CONCURRENCY) as pool:
+        answers = list(pool.map(answer, prompts))
+    assert answers == [reference.tokens(tokenizer.encode(prompt), 40, Sampling()) for prompt in prompts]
+
+
+@pytest.mark.parametrize("model", ["tensorrt_llm", *TEXT_MODELS])
+def test_a_prompt_beyond_the_limit_is_refused_in_words(server: TritonServer, tokenizer: Tokenizer, model: str) -> None:
+    body = inputs(model, "长" * 65, 5, tokenizer, stream=True)
+    with pytest.raises(ServerError, match="prompt 65 tokens exceed the build's max_input_len 64"):
+        list(stream_events(server.url, model, body))
+    server.check_alive()
+
+
+def test_an_end_id_that_the_engine_would_pass_over_is_refused(server: TritonServer, tokenizer: Tokenizer) -> None:
+    answer = generate(server.url, "ensemble", inputs("ensemble", "a", 5, tokenizer, end_id=300))
+    assert "end_id 300" in answer["error"]
+
+
+def test_clients_that_leave_the_core_free_its_slots(server: TritonServer, tokenizer: Tokenizer) -> None:
+    body = inputs("tensorrt_llm", "a", LONGEST, tokenizer, stream=True)
+    for _ in range(CONCURRENCY):
+        events = stream_events(server.url, "tensorrt_llm", body)
+        next(events)
+        events.close()  # type: ignore[attr-defined]
+    assert len(list(stream_events(server.url, "tensorrt_llm", body | {"request_output_len": 3}))) == 3
+
+
+def test_a_port_in_use_is_named(small_repository: Path, tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        with pytest.raises(ServerError, match=f"Port {port} on 127.0.0.1 is in use"):
+            TritonServer.start(small_repository, tmp_path, http_port=port)
+
+
+def test_a_model_that_does_not_load_is_explained(small_repository: Path, build: Build, tmp_path: Path) -> None:
+    config = small_repository / "tensorrt_llm" / "config.pbtxt"
+    config.write_text(config.read_text().replace(str(build.directory), "/nowhere"))
+    before = shared_memory(), scratch_directories()
+    with pytest.raises(ServerError, match=r"Triton did not start \(exit code 1\).*(?s:.*)/nowhere is no directory"):
+        TritonServer.start(small_repository, tmp_path)
+    assert (shared_memory(), scratch_directories()) == before
+
+
+def test_attaching_to_nothing_is_explained() -> None:
+    with pytest.raises(ServerError, match=r"Nothing at http://127\.0\.0\.1:9 answers"):
+        attach("http://127.0.0.1:9")
+    with pytest.raises(ServerError, match="no server URL"):
+        attach("localhost:8000")
+
+
+def test_a_stopped_server_leaves_nothing(small_repository: Path, tmp_path: Path) -> None:
+    before = shared_memory(), scratch_directories()
+    server = TritonServer.start(small_repository, tmp_path)
+    pids = server.pids()
+    assert len(pids) == 5
+    server.stop()
+    server.stop()
+    assert gone(pids)
+    assert server.pids() == ()
+    assert (shared_memory(), scratch_directories()) == before
+
+
+def test_a_killed_server_is_noticed_and_leaves_nothing(
+    small_repository: Path, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    before = shared_memory(), scratch_directories()
+    with TritonServer.start(small_repository, tmp_path) as server:
+        pids = server.pids()
+        events = stream_events(server.url, "ensemble", inputs("ensemble", "a", LONGEST, tokenizer, stream=True))
+        next(events)
+        os.kill(server.pid, signal.SIGKILL)
+        with pytest.raises(ServerError, match="did not answer a stream"):
+            list(events)
+        assert gone(pids)
+        with pytest.raises(ServerError, match=r"Triton died while it was needed \(killed by signal 9\); its log"):
+            server.check_alive()
+    assert (shared_memory(), scratch_directories()) == before
+
+
+def test_a_killed_core_is_noticed_though_triton_says_ready(small_repository: Path, tmp_path: Path) -> None:
+    with TritonServer.start(small_repository, tmp_path) as server:
+        core = next(pid for pid in server.pids() if "tensorrt_llm_0_0" in psutil.Process(pid).cmdline())
+        os.kill(core, signal.SIGKILL)
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.TimeoutExpired):
+            psutil.Process(core).wait(0.5)  # reaped by Triton, or a zombie
+        with attach(server.url) as control:
+            assert control.ready()
+        with pytest.raises(ServerError, match=rf"model 'tensorrt_llm' \(pid {core}\) died"):
+            server.check_alive()
+
+
+HARNESS = """
+import sys, time
+from pathlib import Path
+from enginebench.server.launch import TritonServer
+
+server = TritonServer.start(Path(sys.argv[1]), Path(sys.argv[2]))
+print(*server.pids(), flush=True)
+time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_a_killed_harness_leaves_nothing(
+    small_repository: Path, tmp_path: Path, tokenizer: Tokenizer, busy: bool
+) -> None:
+    before = shared_memory(), scratch_directories()
+    command = [sys.executable, "-c", textwrap.dedent(HARNESS), str(small_repository), str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as harness:
+        assert harness.stdout is not None
+        pids = tuple(map(int, harness.stdout.readline().split()))
+        assert len(pids) == 5
+        supervisor = psutil.Process(pids[0]).parent()
+        events = stream_events(url_of(pids[0]), "ensemble", inputs("ensemble", "a", LONGEST, tokenizer, stream=True))
+        if busy:
+            next(events)
+        harness.kill()
+    assert supervisor is not None
+    supervisor.wait(10)
+    assert gone(pids)
+    assert (shared_memory(), scratch_directories()) == before
+    events.close()  # type: ignore[attr-defined]
+
+
+def url_of(pid: int) -> str:
+    port = next(argument for argument in psutil.Process(pid).cmdline() if argument.startswith("--http-port="))
+    return f"http://127.0.0.1:{port.partition('=')[2]}"
