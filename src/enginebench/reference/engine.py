@@ -82,8 +82,8 @@ class Engine:
         parts, begin = [], 0
         for span in spans:
             end = begin + len(span.token_ids)
-            self._remember(layer, span, keys[begin:end], values[begin:end])
-            parts.append(self._attend(layer, span, queries[begin:end]))
+            self._remember(layer, span, keys[begin:end, ...], values[begin:end, ...])
+            parts.append(self._attend(layer, span, queries[begin:end, ...]))
             begin = end
         return xp.concat(parts, axis=0) @ self._weights[f"layers.{layer}.out"]
 
@@ -99,16 +99,13 @@ class Engine:
         group = self.options.heads // kv_heads
         grouped = xp.reshape(xp.permute_dims(queries * dim**-0.5, (1, 0, 2)), (kv_heads, group * n, dim))
         keys = self._keys[layer, span.slot, :, :context, :]
-        scores = xp.matmul(grouped, xp.permute_dims(keys, (0, 2, 1)))
+        scores = grouped @ xp.permute_dims(keys, (0, 2, 1))
         if n > 1:
             scores = self._mask_future(scores, span.start, (kv_heads, group, n, context))
         weights = xp.exp(scores - xp.max(scores, axis=-1, keepdims=True))
-        mixed = xp.matmul(weights, self._values[layer, span.slot, :, :context, :]) / xp.sum(
-            weights, axis=-1, keepdims=True
-        )
-        return xp.reshape(
-            xp.permute_dims(xp.reshape(mixed, (kv_heads * group, n, dim)), (1, 0, 2)), (n, self.options.hidden)
-        )
+        mixed = weights @ self._values[layer, span.slot, :, :context, :] / xp.sum(weights, axis=-1, keepdims=True)
+        by_token = xp.permute_dims(xp.reshape(mixed, (kv_heads * group, n, dim)), (1, 0, 2))
+        return xp.reshape(by_token, (n, self.options.hidden))
 
     def _mask_future(self, scores: Any, start: int, shape: tuple[int, int, int, int]) -> Any:
         xp, (_, _, n, context) = self._xp, shape

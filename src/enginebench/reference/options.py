@@ -21,7 +21,7 @@ def _option(default: Any, text: str) -> Any:
 class ReferenceOptions:
     """What a reference build is made of; ``metadata["help"]`` says what a field is. Raises BuildError."""
 
-    layers: int = _option(4, "decoder layers")
+    layers: int = _option(3, "decoder layers")
     hidden: int = _option(192, "width of the residual stream; a multiple of heads, and even for each head")
     heads: int = _option(4, "query heads; a multiple of kv_heads")
     kv_heads: int = _option(2, "key and value heads")
