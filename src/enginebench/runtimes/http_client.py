@@ -1,0 +1,284 @@
+"""A single-threaded HTTP/1.1 reactor that stamps what it reads and keeps it as it came.
+
+epoll, non-blocking sockets in a keep-alive pool, one send per request and one ``recvmsg`` per readable socket. The
+bytes of good responses are handed on as arrivals, undecoded. It follows no redirects, speaks no TLS and knows no
+timeouts: a request without an answer is the caller's to judge.
+"""
+
+import os
+import select
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from enginebench.clock import now_ns
+from enginebench.errors import SessionError
+from enginebench.runtimes import kernel_stamps
+from enginebench.runtimes.base import Arrival, StampKind
+from enginebench.runtimes.http_connection import Address, Connection, Outgoing
+
+READ_BYTES = 65_536
+_CLOCK_CHECK_NS = 1_000_000_000
+_STALE_NS = 1_000_000_000  # a server that closed an idle connection says so by then; later, it lost our request
+_SHORT_WAIT_NS = 2_000_000  # epoll waits whole milliseconds
+_READABLE = select.EPOLLIN | select.EPOLLRDHUP
+
+Explain = Callable[[int, str, bytes], str]
+"""Makes one sentence of a response that was not wanted: status, content type, body."""
+
+
+@dataclass(frozen=True, slots=True)
+class SocketArrival(Arrival):
+    """An arrival from a socket, with the moment at which the process had read it."""
+
+    read_ns: int = 0  # CLOCK_MONOTONIC; minus stamp_ns: how late the process was
+
+
+@dataclass(slots=True)
+class Counters:
+    """What happened to the connections since the beginning."""
+
+    opened: int = 0
+    resent: int = 0  # requests sent again because the server had closed their idle connection
+    reads: int = 0
+    reads_without_kernel_stamp: int = 0
+
+
+class HttpClient:
+    """The reactor. One thread; at most one request per index at a time."""
+
+    def __init__(self, address: Address, explain: Explain) -> None:
+        self._address = address
+        self._explain = explain
+        self._epoll = select.epoll()
+        self._connections: dict[int, Connection] = {}  # by file descriptor
+        self._idle: list[Connection] = []
+        self._busy: dict[int, Connection] = {}  # by the index of the request; given-up ones are in neither
+        self._arrivals: list[Arrival] = []
+        self._clock = kernel_stamps.StampMapper()
+        self.counters = Counters()
+        self.stamp_kind: StampKind = "kernel" if kernel_stamps.available() else "user"
+
+    @property
+    def clock_steps(self) -> int:
+        """How often one of the clocks was seen to jump."""
+        return self._clock.steps
+
+    @property
+    def running(self) -> int:
+        """Requests without a complete answer, given-up ones that are still read included."""
+        return sum(connection.outgoing is not None for connection in self._connections.values())
+
+    def connect(self, connections: int, timeout_s: float) -> None:
+        """Open ``connections`` and wait for them, so that requests leave at once. Raises SessionError."""
+        opened = [self._open() for _ in range(connections)]
+        deadline_ns = now_ns() + int(timeout_s * 1e9)
+        while any(connection.connecting for connection in opened):
+            if not self._pump(deadline_ns - now_ns()) or any(connection.closed for connection in opened):
+                raise SessionError(f"Cannot open {connections} connections to {self._where}: is the server running?")
+
+    def submit(self, outgoing: Sequence[Outgoing]) -> list[int]:
+        """Send each on a connection of its own; return the stamp (ns) just before it left. Never blocks.
+
+        A request beyond the open connections gets a new one, and leaves when that is established.
+        Raises SessionError when the process may open no more sockets.
+        """
+        self._clock.check()
+        self._pump(0)  # find the idle connections that the server has closed
+        return [self._send(request) for request in outgoing]
+
+    def poll(self, timeout_s: float) -> list[Arrival]:
+        """Return what arrived, as soon as something did; empty after ``timeout_s``."""
+        deadline_ns = now_ns() + int(timeout_s * 1e9)
+        while not self._arrivals:
+            now = now_ns()
+            self._clock.check_every(_CLOCK_CHECK_NS, now)
+            self._pump(deadline_ns - now)
+            if now >= deadline_ns:
+                break
+        arrivals, self._arrivals = self._arrivals, []
+        return arrivals
+
+    def cancel(self, index: int) -> None:
+        """Close the connection of a request; nothing of it arrives any more."""
+        if connection := self._forget(index):
+            self._drop(connection)
+
+    def abandon(self, index: int) -> None:
+        """Read the answer of a request to its end and throw it away: ``running`` tells when it is over."""
+        if connection := self._forget(index):
+            connection.listening = False
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Throw away what arrives until no request is running; False when some still are after ``timeout_s``."""
+        deadline_ns = now_ns() + int(timeout_s * 1e9)
+        while self.running and now_ns() < deadline_ns:
+            self._pump(deadline_ns - now_ns())
+        self._arrivals.clear()
+        return not self.running
+
+    def close(self) -> None:
+        """Close every socket. May be called twice."""
+        for connection in list(self._connections.values()):
+            self._drop(connection)
+        self._busy.clear()
+        self._epoll.close()
+
+    @property
+    def _where(self) -> str:
+        return "{}:{}".format(*self._address[1][:2])
+
+    def _forget(self, index: int) -> Connection | None:
+        self._arrivals = [arrival for arrival in self._arrivals if arrival.request_index != index]
+        return self._busy.pop(index, None)
+
+    def _pump(self, wait_ns: int) -> bool:
+        """Handle what is ready, or becomes so within ``wait_ns``; False when nothing was."""
+        events = self._wait(wait_ns)
+        for descriptor, mask in events:
+            connection = self._connections[descriptor]
+            if mask & select.EPOLLOUT:
+                self._writable(connection)
+            if mask & ~select.EPOLLOUT and not connection.closed:
+                self._readable(connection)
+        return bool(events)
+
+    def _wait(self, wait_ns: int) -> list[tuple[int, int]]:
+        if wait_ns >= _SHORT_WAIT_NS:
+            return self._epoll.poll((wait_ns // 1_000_000 - 0.5) / 1000)  # rounded up by epoll: never beyond wait_ns
+        if wait_ns > 0:
+            select.select((self._epoll,), (), (), wait_ns / 1e9)  # waits microseconds
+        return self._epoll.poll(0)
+
+    def _open(self) -> Connection:
+        try:
+            connection = Connection(self._address)
+        except OSError as error:
+            raise SessionError(
+                f"Cannot open connection {len(self._connections) + 1} to {self._where}: {error.strerror} "
+                "(lower the load, or raise the limit with ulimit -n)."
+            ) from error
+        self._connections[connection.socket.fileno()] = connection
+        self._epoll.register(connection.socket, _READABLE | select.EPOLLOUT)
+        self.counters.opened += 1
+        return connection
+
+    def _drop(self, connection: Connection) -> None:
+        if connection in self._idle:
+            self._idle.remove(connection)
+        del self._connections[connection.socket.fileno()]
+        connection.close()  # leaves the epoll set by itself
+
+    def _send(self, outgoing: Outgoing) -> int:
+        pooled = bool(self._idle)
+        connection = self._idle.pop() if pooled else self._open()
+        self._busy[outgoing.index] = connection
+        sent_ns = now_ns()
+        connection.start(outgoing, sent_ns, pooled=pooled)
+        self._flush(connection)
+        return sent_ns
+
+    def _flush(self, connection: Connection) -> None:
+        try:
+            connection.flush()
+        except OSError as error:
+            self._lost(connection, _reason(error.errno))
+            return
+        if connection.unsent:
+            self._epoll.modify(connection.socket, _READABLE | select.EPOLLOUT)
+
+    def _writable(self, connection: Connection) -> None:
+        if connection.connecting and (number := connection.connected()):
+            self._lost(connection, _reason(number))
+            return
+        self._epoll.modify(connection.socket, _READABLE)
+        if connection.outgoing is None:
+            self._idle.append(connection)
+        elif connection.unsent:
+            self._flush(connection)
+
+    def _readable(self, connection: Connection) -> None:
+        try:
+            data, ancillary, _, _ = connection.socket.recvmsg(READ_BYTES, kernel_stamps.ANCILLARY_BYTES)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            self._lost(connection, _reason(error.errno))
+            return
+        read_ns = now_ns()
+        if data and connection.outgoing:
+            self._received(connection, data, self._stamp(ancillary, read_ns), read_ns)
+        else:  # closed by the server, or speaking out of turn
+            self._lost(connection, "the server closed the connection")
+
+    def _stamp(self, ancillary: kernel_stamps.Ancillary, read_ns: int) -> int:
+        self.counters.reads += 1
+        stamp_ns = self._clock.stamp(ancillary, read_ns)
+        if stamp_ns is None:
+            self.counters.reads_without_kernel_stamp += 1
+            return read_ns
+        return stamp_ns
+
+    def _received(self, connection: Connection, data: bytes, stamp_ns: int, read_ns: int) -> None:
+        try:
+            connection.feed(data)
+        except ValueError as error:
+            if not connection.complete:
+                self._fail(connection, f"The answer of {self._where} is not HTTP/1.1: {error}.", stamp_ns, read_ns)
+                return
+        if connection.complete:
+            self._finish(connection, stamp_ns, read_ns)
+        elif connection.parts and connection.good:
+            self._arrive(connection, connection.take(), stamp_ns, read_ns)
+
+    def _arrive(self, connection: Connection, payload: bytes, stamp_ns: int, read_ns: int) -> None:
+        if connection.listening and connection.outgoing:
+            index = connection.outgoing.index
+            self._arrivals.append(SocketArrival(index, stamp_ns, payload, read_ns=read_ns))
+
+    def _end(self, connection: Connection, payload: bytes, error: str | None, stamp_ns: int, read_ns: int) -> None:
+        if connection.listening and connection.outgoing:
+            index = connection.outgoing.index
+            del self._busy[index]
+            self._arrivals.append(SocketArrival(index, stamp_ns, payload, True, error, read_ns))
+
+    def _finish(self, connection: Connection, stamp_ns: int, read_ns: int) -> None:
+        payload, error = connection.take(), None
+        if not connection.good:
+            payload, error = b"", self._explain(connection.status, connection.content_type, payload)
+        self._end(connection, payload, error, stamp_ns, read_ns)
+        if connection.reusable:
+            connection.reset()
+            self._idle.append(connection)
+        else:
+            self._drop(connection)
+
+    def _fail(self, connection: Connection, error: str, stamp_ns: int, read_ns: int) -> None:
+        self._end(connection, b"", error, stamp_ns, read_ns)
+        self._drop(connection)
+
+    def _lost(self, connection: Connection, why: str) -> None:
+        now = now_ns()
+        if connection.outgoing is None:
+            self._drop(connection)
+        elif connection.pooled and not connection.answer_begun and now - connection.sent_ns < _STALE_NS:
+            self._resend(connection)
+        elif connection.status and not connection.framed:  # such an answer ends with its connection
+            self._finish(connection, now, now)
+        else:
+            when = "in the middle of the answer" if connection.answer_begun else "before any answer"
+            self._fail(connection, f"Connection to {self._where} lost {when}: {why}.", now, now)
+
+    def _resend(self, stale: Connection) -> None:
+        outgoing, listening = stale.outgoing, stale.listening
+        self._drop(stale)
+        assert outgoing is not None
+        if not listening:
+            return
+        self.counters.resent += 1
+        connection = self._busy[outgoing.index] = self._open()
+        connection.start(outgoing, now_ns(), pooled=False)
+        self._flush(connection)
+
+
+def _reason(number: int | None) -> str:
+    return os.strerror(number) if number else "unknown error"

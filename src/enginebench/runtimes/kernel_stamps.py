@@ -1,0 +1,86 @@
+"""Receive stamps that the kernel puts on what a TCP socket reads (``SO_TIMESTAMPNS``), mapped to CLOCK_MONOTONIC.
+
+The stamp is that of the last segment that a read returned, however late the process came to read it. Where the kernel
+gives none, the caller falls back on its own clock, and says so.
+"""
+
+import socket
+import struct
+import time
+
+from enginebench import clock
+
+_SO_TIMESTAMPNS = getattr(socket, "SO_TIMESTAMPNS", 35)  # the option and the type of its message; not in every Python
+_TIMESPEC = struct.Struct("@ll")
+
+ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
+"""Room that ``recvmsg`` needs for a stamp."""
+
+Ancillary = list[tuple[int, int, bytes]]
+"""What ``recvmsg`` returns beside the data."""
+
+
+def enable(sock: socket.socket) -> bool:
+    """Ask for stamps on ``sock``; False when this kernel has none."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+    except OSError:
+        return False
+    return True
+
+
+def realtime_stamp(ancillary: Ancillary) -> int | None:
+    """The stamp (CLOCK_REALTIME, ns) among what ``recvmsg`` returned, or None."""
+    for level, kind, data in ancillary:
+        if kind == _SO_TIMESTAMPNS and level == socket.SOL_SOCKET and len(data) == _TIMESPEC.size:
+            seconds, nanoseconds = _TIMESPEC.unpack(data)
+            return int(seconds * 1_000_000_000 + nanoseconds)
+    return None
+
+
+def available(tries: int = 20) -> bool:
+    """Whether reads over loopback get stamps. The kernel starts them a moment after the first socket asks."""
+    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sender:
+        receiver, _ = server.accept()
+        with receiver:
+            return enable(receiver) and any(_is_stamped(sender, receiver) for _ in range(tries))
+
+
+def _is_stamped(sender: socket.socket, receiver: socket.socket) -> bool:
+    sender.send(b".")
+    _, ancillary, _, _ = receiver.recvmsg(1, ANCILLARY_BYTES)
+    stamped = realtime_stamp(ancillary) is not None
+    if not stamped:
+        time.sleep(0.005)
+    return stamped
+
+
+class StampMapper:
+    """Turns the kernel's stamps into CLOCK_MONOTONIC; watches for steps of the clock, which spoil the mapping."""
+
+    def __init__(self) -> None:
+        self._offset = clock.measure_offset()
+        self.steps = 0  # seen since the beginning
+
+    def check(self) -> None:
+        """Measure the offset again; count a step when it moved."""
+        offset = clock.measure_offset()
+        if offset.stepped(self._offset):
+            self.steps += 1
+            self._offset = offset
+
+    def check_every(self, period_ns: int, now_ns: int) -> None:
+        """``check``, unless that was done less than ``period_ns`` ago."""
+        if now_ns - self._offset.measured_ns > period_ns:
+            self.check()
+
+    def stamp(self, ancillary: Ancillary, read_ns: int) -> int | None:
+        """The kernel's stamp of a read that returned at ``read_ns``; None when there is none that can be true."""
+        realtime_ns = realtime_stamp(ancillary)
+        if realtime_ns is None:
+            return None
+        stamp_ns = self._offset.to_monotonic(realtime_ns)
+        if stamp_ns > read_ns:  # received after it was read: the clock stepped
+            self.check()
+            return None
+        return stamp_ns

@@ -1,0 +1,39 @@
+"""The Triton client meets the contract, against a server that speaks Triton's generate endpoints."""
+
+from collections.abc import Iterator
+
+import pytest
+from suite import MakeRequest, RuntimeContract
+
+from enginebench.plan.requests import Request, Sampling
+from enginebench.runtimes.base import Session
+from enginebench.runtimes.open import open_session
+from support.scripted_server import ScriptedServer
+from support.scripted_triton import TOKENIZER, TOKENIZER_SPEC, ScriptedTriton
+
+
+@pytest.fixture(params=["ensemble", "tensorrt_llm_bls", "tensorrt_llm"])
+def session(request: pytest.FixtureRequest) -> Iterator[Session]:
+    with ScriptedServer(ScriptedTriton()) as server:
+        options = {"url": server.url, "model": request.param, "tokenizer": TOKENIZER_SPEC, "connections": 4}
+        opened = open_session("triton_http", options)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def make_request() -> MakeRequest:
+    def make(
+        index: int,
+        prompt: str = "你是谁？",
+        output_tokens: int = 8,
+        streaming: bool = True,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    ) -> Request:
+        return Request(index, prompt, TOKENIZER.encode(prompt), output_tokens, streaming, sampling)
+
+    return make
+
+
+class TestTritonHttp(RuntimeContract):
+    """Every test of the suite."""
