@@ -12,6 +12,7 @@ import select
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, BinaryIO
 
@@ -29,6 +30,7 @@ from enginebench.runtimes.base import Session
 from enginebench.runtimes.open import open_session
 
 DRAIN_TIMEOUT_S = 60.0
+HANGUP_GRACE_S = 1.0
 
 _PR_SET_PDEATHSIG = 1
 
@@ -175,6 +177,7 @@ def _end_at_hangup(descriptor: int) -> None:
     hangup = select.poll()
     hangup.register(descriptor, 0)  # nothing but the hang-up that poll always reports
     hangup.poll()
+    time.sleep(HANGUP_GRACE_S)  # an idle worker sees the end of its input, and closes its session in order
     if os.getpgrp() == os.getpid():  # the harness gives a worker a group of its own; a shell does not
         os.killpg(0, signal.SIGKILL)
     os._exit(1)

@@ -54,18 +54,18 @@ def read_message(read: Callable[[int], bytes]) -> Message | None:
         return None
     length = _LENGTH.unpack(_whole(start, _LENGTH.size))[0]
     if length > _MAX_HEADER_BYTES:
-        raise WorkerError("the worker's pipe carries something that is not the protocol: a library wrote to it.")
+        raise WorkerError("The worker's pipe carries something that is not the protocol: a library wrote to it.")
     try:
         body = json.loads(_whole(read(length), length))
         op, sizes = body.pop("op"), body.pop("blobs")
-    except (ValueError, KeyError, AttributeError) as error:
-        raise WorkerError(f"the worker's pipe carries something that is not the protocol ({error}).") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise WorkerError(f"The worker's pipe carries something that is not the protocol ({error}).") from error
     return Message(op, body, [_whole(read(size), size) for size in sizes])
 
 
 def _whole(data: bytes, size: int) -> bytes:
     if len(data) < size:
-        raise WorkerError(f"the worker's pipe ended in the middle of a message ({len(data)} of {size} bytes).")
+        raise WorkerError(f"The worker's pipe ended in the middle of a message ({len(data)} of {size} bytes).")
     return data
 
 

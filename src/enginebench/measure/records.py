@@ -131,7 +131,7 @@ def from_frames(header: Mapping[str, Any], blobs: Sequence[bytes]) -> RoundRecor
         return RoundRecord(requests=RequestTable(**requests), chunks=ChunkTable(**chunks), **header["head"])
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         message = (
-            f"the worker's record cannot be read ({error}): worker and harness must be of the same enginebench version."
+            f"The worker's record cannot be read ({error}): worker and harness must be of the same enginebench version."
         )
         raise WorkerError(message) from error
 

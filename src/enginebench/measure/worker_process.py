@@ -34,6 +34,7 @@ START_TIMEOUT_S = 60.0
 OPEN_TIMEOUT_S = 900.0  # engines of some hundred GiB come from a network file system
 ANSWER_TIMEOUT_S = 120.0
 CLOSE_TIMEOUT_S = 30.0
+EXIT_TIMEOUT_S = 5.0
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """Threads of a BLAS library would fight with the engine's own for the cores."""
@@ -147,8 +148,9 @@ class Worker:
     def close(self) -> None:
         """Close the session and end the process, by force when it does not want to. May be called twice."""
         if self._process.poll() is None:
-            with suppress(WorkerError):
+            with suppress(WorkerError, subprocess.TimeoutExpired):
                 self._ask("close", {}, "closed", CLOSE_TIMEOUT_S)
+                self._process.wait(EXIT_TIMEOUT_S)
         self.kill()
 
     def kill(self) -> None:

@@ -28,6 +28,7 @@ class Script:
     gap_s: float = 0.002
     chunk_tokens: int = 1
     faults: Mapping[int, str] = field(default_factory=dict)  # request index → one of FAULTS
+    max_tokens: int = 10_000  # a longer answer is refused
     noise: str = ""  # written to standard output at each release, as careless libraries do
 
     def chunk_sizes(self, request: Request) -> list[int]:
@@ -136,12 +137,15 @@ class ScriptedSession:
         self._coming.clear()
 
     def _arrivals(self, request: Request, sent_ns: int) -> list[Arrival]:
+        if request.output_tokens > self._script.max_tokens:
+            why = f"{request.output_tokens} output tokens exceed the script's max_tokens {self._script.max_tokens}."
+            return [Arrival(request.index, sent_ns, (), ended=True, error=why)]
         fault = self._script.faults.get(request.index)
         sizes = self._script.chunk_sizes(request)
         arrivals, given = [], 0
         for number, size in enumerate(sizes):
             stamp_ns = sent_ns + round(self._script.arrival_s(number, request) * 1e9)
-            ids = tuple(token_id(request.index, given + place) for place in range(size))
+            ids = tuple(token_id(request, given + place) for place in range(size))
             arrivals.append(Arrival(request.index, stamp_ns, ids, ended=number == len(sizes) - 1))
             given += size
         if fault == "silent":
@@ -166,6 +170,6 @@ class ScriptedSession:
         return len(self._requests[request_index].prompt_ids) + extra
 
 
-def token_id(request_index: int, place: int) -> int:
-    """The id at ``place`` of the answer to a request: known beforehand, and different between neighbours."""
-    return 258 + (request_index * 31 + place) % 1000
+def token_id(request: Request, place: int) -> int:
+    """The id at ``place`` of the answer to ``request``: known beforehand, and different between neighbours."""
+    return 258 + (request.index * 31 + request.sampling.seed * 17 + place) % 1000

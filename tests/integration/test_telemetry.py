@@ -1,0 +1,179 @@
+"""The sampler process, for real: this machine's memory, a recorded trace of GPUs, and what it costs."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from enginebench.clock import now_ns
+from enginebench.errors import WorkerError
+from enginebench.measure.telemetry import MemoryPhases, Sample, Telemetry, peaks
+
+MIB = 2**20
+HOLD = "import sys; block = bytearray(int(sys.argv[1]) * 2**20); print('held', flush=True); sys.stdin.read()"
+
+
+@contextmanager
+def holding(mebibytes: int) -> Iterator[int]:
+    """A process that holds so much memory."""
+    command = [sys.executable, "-c", HOLD, str(mebibytes)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process.pid
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def roles(telemetry: Telemetry) -> dict[str, int]:
+    sample = telemetry.fresh()
+    assert sample is not None
+    return dict(sample.host)
+
+
+def test_resident_memory_by_role() -> None:
+    with Telemetry() as telemetry, holding(64) as small, holding(192) as large:
+        assert roles(telemetry) == {}
+        telemetry.watch("engine", small)
+        telemetry.watch("server", large)
+        until(lambda: set(roles(telemetry)) == {"engine", "server"}, "both roles")
+        found = roles(telemetry)
+        assert 64 * MIB < found["engine"] < 192 * MIB < found["server"] < 320 * MIB
+        telemetry.watch("engine", large)
+        until(lambda: roles(telemetry)["engine"] > 256 * MIB, "a role of two processes")
+        telemetry.unwatch("engine")
+        until(lambda: set(roles(telemetry)) == {"server"}, "one role")
+
+
+def test_children_count_and_what_is_gone_is_missing_not_zero() -> None:
+    script = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {HOLD!r}, '96'])"
+    with Telemetry() as telemetry:
+        command = [sys.executable, "-c", script]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            telemetry.watch("engine", process.pid)
+            until(lambda: roles(telemetry).get("engine", 0) > 96 * MIB, "parent and child")
+        until(lambda: roles(telemetry) == {}, "nothing left")
+        telemetry.watch("engine", process.pid)  # gone already
+        assert roles(telemetry) == {}
+
+
+def test_samples_can_be_cut_out_by_time() -> None:
+    with Telemetry() as telemetry:
+        first, second = telemetry.fresh(), telemetry.fresh()
+        assert first is not None
+        assert second is not None
+        between = telemetry.samples(first.stamp_ns, second.stamp_ns)
+        assert between[0] == first
+        assert between[-1] == second
+        assert telemetry.samples(now_ns() + 10**12) == []
+    assert telemetry.samples()[-1].stamp_ns <= now_ns()
+
+
+def test_without_a_gpu_it_says_so() -> None:
+    with Telemetry() as telemetry:
+        if telemetry.gpus is not None:
+            pytest.skip("this machine has a GPU")
+        assert "no GPU" in (telemetry.gpu_reason or "")
+        assert telemetry.gpu_used() is None
+        phases = MemoryPhases(telemetry)
+        phases.before_load()
+        phases.after_load()
+        assert phases.as_json()["gpu"] is None
+
+
+def test_a_recorded_trace_stands_in_for_the_gpus(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text("".join(json.dumps([used, 1000]) + "\n" for used in [100, 100, 5000, 7000, 5000, 5000, 200]))
+    with Telemetry(gpu_trace=trace) as telemetry:
+        assert telemetry.gpus == ("trace-0", "trace-1")
+        until(lambda: len(telemetry.samples()) >= 9, "the trace's end")
+        assert [sample.gpu for sample in telemetry.samples()][1:8:2] == [
+            (100, 1000), (7000, 1000), (5000, 1000), (200, 1000)
+        ]  # fmt: skip
+        assert peaks(telemetry.samples())["gpu_peak_bytes"] == 8000
+        assert telemetry.gpu_used() == (200, 1000)
+
+
+def test_phases_of_a_session(tmp_path: Path) -> None:
+    trace = tmp_path / "trace.jsonl"
+    trace.write_text("[700]\n")
+    with Telemetry(gpu_trace=trace) as telemetry, holding(64) as pid:
+        phases = MemoryPhases(telemetry)
+        phases.before_load()
+        telemetry.watch("engine", pid)
+        until(lambda: roles(telemetry), "the role")
+        phases.after_load()
+        telemetry.unwatch("engine")
+        phases.after_unload()
+        ended = phases.as_json()
+        telemetry.watch("engine", pid)
+        telemetry.watch("server", pid)
+        until(lambda: "server" in roles(telemetry), "the next session")
+        assert phases.as_json() == ended
+    assert ended["gpu"] == {"before_load": 700, "after_load": 700, "peak": 700, "after_unload": 700}
+    assert set(ended["host"]) == {"engine"}
+    assert ended["host"]["engine"]["before_load"] is None
+    assert ended["host"]["engine"]["peak"] >= ended["host"]["engine"]["after_load"] > 64 * MIB
+
+
+def test_peaks_are_of_all_gpus_together_and_of_each_role() -> None:
+    samples = [Sample(1, {"engine": 5}, (1, 9)), Sample(2, {"engine": 3, "server": 2}, (8, 1)), Sample(3, {}, None)]
+    assert peaks(samples) == {"gpu_peak_bytes": 10, "host_peak_bytes": {"engine": 5, "server": 2}}
+    assert peaks([]) == {"gpu_peak_bytes": None, "host_peak_bytes": {}}
+
+
+def test_sampling_takes_about_a_hundredth_of_a_core_at_most() -> None:
+    with Telemetry() as telemetry:
+        for _ in range(3):
+            telemetry.watch("engine", os.getpid())
+        (sampler,) = [each for each in psutil.Process().children() if "enginebench.measure.sampler" in each.cmdline()]
+        until(lambda: len(telemetry.samples()) > 5, "samples")
+        before, start = sum(sampler.cpu_times()[:2]), time.monotonic()
+        time.sleep(4)
+        share = (sum(sampler.cpu_times()[:2]) - before) / (time.monotonic() - start)
+        assert share < 0.02  # the clock ticks are 0.01 s; the goal is 0.01
+
+
+def test_it_can_be_stopped_twice_and_not_asked_while_stopped() -> None:
+    telemetry = Telemetry()
+    with pytest.raises(WorkerError, match="not running"):
+        telemetry.watch("engine", 1)
+    telemetry.start()
+    telemetry.stop()
+    telemetry.stop()
+
+
+def test_the_sampler_ends_with_the_harness() -> None:
+    script = """
+        import time
+        import psutil
+        from enginebench.measure.telemetry import Telemetry
+        telemetry = Telemetry()
+        telemetry.start()
+        print(psutil.Process().children()[0].pid, flush=True)
+        time.sleep(60)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)], stdout=subprocess.PIPE, text=True
+    ) as harness:
+        assert harness.stdout is not None
+        sampler = psutil.Process(int(harness.stdout.readline()))
+        harness.send_signal(signal.SIGKILL)
+    _, alive = psutil.wait_procs([sampler], timeout=20)
+    assert not alive
