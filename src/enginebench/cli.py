@@ -1,6 +1,7 @@
 """The ``enginebench`` command: everything that is not measuring under pytest.
 
-Parses arguments, calls one function, prints what it says. An error that the user can act on is one sentence and exit code 1.
+Parses arguments, calls one function, prints what it says. An error that the user can act on is one sentence and
+exit code 1.
 """
 
 import argparse
@@ -62,14 +63,20 @@ def _build_reference(options: argparse.Namespace) -> None:
     names = [option.name for option in dataclasses.fields(ReferenceOptions)]
     write_build(ReferenceOptions(**{name: getattr(options, name) for name in names}), options.out)
     build = read_build(options.out.name, options.out)
-    print(f"{options.out}: {build.architecture} {build.dtype}, {build.engine_bytes / 2**20:.1f} MiB, {build.fingerprint}")
+    print(
+        f"{options.out}: {build.architecture} {build.dtype}, {build.engine_bytes / 2**20:.1f} MiB, {build.fingerprint}"
+    )
 
 
 def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    serve = commands.add_parser("serve", help="serve a build with Triton until Ctrl-C, for --triton-url or a client of yours")
+    serve = commands.add_parser(
+        "serve", help="serve a build with Triton until Ctrl-C, for --triton-url or a client of yours"
+    )
     serve.add_argument("--build", metavar="NAME=DIR", help="the build to serve (default: the default reference build)")
     serve.add_argument("--port", type=int, metavar="N", help="HTTP port on 127.0.0.1 (default: a free one)")
-    serve.add_argument("--bls-instances", type=int, default=8, metavar="N", help="requests that BLS serves at a time (default: 8)")
+    serve.add_argument(
+        "--bls-instances", type=int, default=8, metavar="N", help="requests that BLS serves at a time (default: 8)"
+    )
     serve.set_defaults(run=_serve)
 
 

@@ -1,11 +1,11 @@
 """The only module that knows pytest and pytest-benchmark: options, items, the timed call, the tables, the exit code.
 
-One item measures one cell; one round of pytest-benchmark is one pass over the cell's requests, run by the worker. Verdicts
-are not given here: items report, ``enginebench`` commands decide.
+One item measures one cell; one round of pytest-benchmark is one pass over the cell's requests, run by the worker.
+Verdicts are not given here: items report, ``enginebench`` commands decide.
 """
 
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from shutil import copyfile
 from typing import TYPE_CHECKING, Any
@@ -29,7 +29,7 @@ class Bench:
     """What one pytest session knows of its run; filled as the session gets on."""
 
     selection: Selection | None = None
-    expansion: Expansion = Expansion(cells=(), left_out={})
+    expansion: Expansion = field(default_factory=lambda: Expansion(cells=(), left_out={}))
     error: EnginebenchError | None = None
     plan: "Plan | None" = None
     campaign: "Campaign | None" = None  # made when the first cell runs
@@ -97,6 +97,7 @@ def _select(config: pytest.Config, bench: Bench) -> None:
     bench.selection = selection
 
 
+@pytest.hookimpl(tryfirst=True)  # before the terminal asks for the lines of the plan
 def pytest_collection_finish(session: pytest.Session) -> None:
     bench = session.config.stash[BENCH]
     if bench.error is not None:
@@ -120,7 +121,9 @@ def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
     if config.option.rounds is not None and config.option.rounds < 1:
         raise EnginebenchError(f"--rounds {config.option.rounds} is not possible; give 1 or more.")
     build = build_from_option(config.option.build, config.rootpath)
-    return make_plan(build, open_tokenizer(build), bench.selection, cells, bench.expansion.left_out, config.option.rounds)
+    return make_plan(
+        build, open_tokenizer(build), bench.selection, cells, bench.expansion.left_out, config.option.rounds
+    )
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
@@ -139,7 +142,8 @@ def _bench_items(session: pytest.Session) -> list[pytest.Function]:
 
 
 def _cell(item: pytest.Function) -> Cell:
-    return Cell(**{name: item.callspec.params[name] for name in PARAMETERS})
+    parameters: Any = {name: item.callspec.params[name] for name in PARAMETERS}
+    return Cell(**parameters)
 
 
 def _refuse_xdist(config: pytest.Config) -> None:
@@ -151,7 +155,7 @@ def _refuse_xdist(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def measure(  # noqa: PLR0913 - pytest-benchmark groups by scalar parameters, so a cell arrives in pieces
+def measure(  # noqa: PLR0917 - pytest-benchmark groups by scalar parameters, so a cell arrives in pieces
     pytestconfig: pytest.Config,
     benchmark: Any,
     scenario: str,
@@ -172,29 +176,32 @@ def _measure(config: pytest.Config, benchmark: Any, cell: Cell) -> None:
         pytest.skip(f"not applicable: {reason}")
     benchmark.group = f"{cell.scenario} {cell.shape}"
     capture = config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
+    with capture.global_and_fixture_disabled():  # for the live line
+        benchmark.has_error = True  # keeps a cell that breaks, or Ctrl-C, out of pytest-benchmark's file
         try:
             result = _time(campaign, benchmark, cell)
         except EnginebenchError as error:
-            benchmark.has_error = True
-            campaign.fail(cell, str(error))
             pytest.fail(str(error), pytrace=False)
+        benchmark.has_error = False
     benchmark.extra_info.update(schema="enginebench/cell/1", **result)
-    if result["status"] != "measured":
-        benchmark.has_error = True
-        pytest.fail(result["reason"], pytrace=False)
 
 
-def _time(campaign: Any, benchmark: Any, cell: Cell) -> dict[str, Any]:
-    """Warm up in the worker, then let pytest-benchmark time whole rounds; records are fetched between the timed calls."""
+def _time(campaign: "Campaign", benchmark: Any, cell: Cell) -> dict[str, Any]:
+    """Warm up, then let pytest-benchmark time whole rounds; records are fetched between the timed calls."""
     with campaign.open(cell) as cell_run:
         cell_run.warm_up()
         benchmark.pedantic(cell_run.run, setup=cell_run.prepare, rounds=cell_run.rounds, warmup_rounds=0, iterations=1)
-        result: dict[str, Any] = cell_run.finish()
-    return result
+    return campaign.result(cell, cell_run)
 
 
-def _campaign(config: pytest.Config) -> Any:
+def pytest_report_teststatus(report: Any, config: pytest.Config) -> tuple[str, str, str] | None:
+    """No dot for a measured cell: it has a line of its own already."""
+    if config.stash[BENCH].campaign is not None and report.when == "call" and report.passed:
+        return "passed", "", ""
+    return None
+
+
+def _campaign(config: pytest.Config) -> "Campaign":
     from enginebench.run.campaign import Campaign
 
     bench = config.stash[BENCH]
@@ -202,7 +209,7 @@ def _campaign(config: pytest.Config) -> Any:
         assert bench.plan is not None
         bench.campaign = Campaign(
             bench.plan,
-            root=config.rootpath / "reports" / "runs",
+            root=config.rootpath,
             command=["pytest", *config.invocation_params.args],
             url=config.option.triton_url,
         )
@@ -229,7 +236,7 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
             asked_for = session.config.option.benchmark_json
             if asked_for and Path(asked_for).is_file():
                 copyfile(asked_for, bench.campaign.directory / "benchmark.json")
-            bench.campaign.close()
+            bench.campaign.close(interrupted=session.exitstatus == pytest.ExitCode.INTERRUPTED)
         if bench.plan is not None and session.exitstatus == pytest.ExitCode.OK and not _measured(bench):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 

@@ -1,1 +1,1 @@
-"""Scenario file → cells → requests. Pure: no I/O but reading the files that are named, no clock, no global randomness."""
+"""Scenario file → cells → requests. Pure: reads the files that are named, and has no clock and no global randomness."""

@@ -20,7 +20,7 @@ class Cell:
 
     @property
     def id(self) -> str:
-        """The join key between builds, e.g. ``novel-zh-ensemble-stream-out1024-bs008``; numbers are padded for ``-k``."""
+        """The key that joins builds, e.g. ``novel-zh-ensemble-stream-out1024-bs008``; numbers are padded for ``-k``."""
         return f"{self.scenario}-{self.path}-{self.shape}"
 
     @property

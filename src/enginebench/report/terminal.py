@@ -16,11 +16,10 @@ from enginebench.store import load_run
 
 NO_VALUE = "—"
 COLUMNS = (
-    ("TTFT p50", "ttft", "ms"),
-    ("TPOT p50", "tpot", "ms"),
-    ("E2E p50", "e2e_latency", "ms"),
-    ("output tokens/s", "output_tokens_per_s", ""),
-    ("requests/s", "requests_per_s", ""),
+    ("TTFT", "ttft", "ms"),
+    ("TPOT", "tpot", "ms"),
+    ("E2E", "e2e_latency", "ms"),
+    ("output", "output_tokens_per_s", "tokens/s"),
 )
 
 
@@ -40,17 +39,18 @@ def plan_lines(
 
 def headline(cell: Mapping[str, Any]) -> str:
     """One line for a measured cell."""
-    parts = [f"{title} {text}" for title, name, unit in COLUMNS[:4] if (text := _value(cell, name, unit)) != NO_VALUE]
+    parts = [f"{title} {text}" for title, name, unit in COLUMNS if (text := _value(cell, name, unit)) != NO_VALUE]
     return "  ".join(parts)
 
 
 def summary_text(run_dir: Path, *, width: int, colour: bool) -> str:
     """The table of all cells of a stored run, what became of the others, and where the page is."""
-    run = load_run(run_dir)
+    run = load_run(run_dir).data
     target = io.StringIO()
-    console = Console(file=target, width=max(width, 100), force_terminal=colour, no_color=not colour, highlight=False)
+    console = Console(file=target, width=max(width, 110), force_terminal=colour, no_color=not colour, highlight=False)
     console.print(_title(run))
     console.print(_table(run))
+    console.print("p50 over the requests of all measured rounds; tokens/s over their wall time.", style="dim")
     for cell_id, cell in run["cells"].items():
         if cell["status"] != "measured":
             console.print(Text(f"{cell['status'].replace('_', ' ')}: {cell_id}: {cell['reason']}"), soft_wrap=True)
@@ -72,8 +72,8 @@ def _table(run: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("cell", no_wrap=True)
     for title, _, unit in COLUMNS:
-        table.add_column(f"{title} {unit}".strip(), justify="right", no_wrap=True)
-    table.add_column("peak memory", justify="right", no_wrap=True)
+        table.add_column(f"{title}\n{unit}", justify="right", no_wrap=True)
+    table.add_column("peak\nmemory", justify="right", no_wrap=True)
     for cell_id in run["plan"]["cells"]:
         cell = run["cells"].get(cell_id)
         if cell is None:
@@ -91,14 +91,14 @@ def _value(cell: Mapping[str, Any], name: str, unit: str, *, with_unit: bool = T
     value = summary.get("p50", summary.get("value"))
     if value is None:
         return NO_VALUE
-    text = f"{value * 1e3:,.1f}" if unit == "ms" else f"{value:,.1f}"
-    return f"{text} {unit}".strip() if with_unit else text
+    text = f"{value * 1e3 if unit == 'ms' else value:,.1f}"
+    return f"{text} {unit}" if with_unit else text
 
 
 def _memory(memory: Mapping[str, Any]) -> str:
     if memory.get("gpu_peak_bytes") is not None:
         return f"{memory['gpu_peak_bytes'] / 2**30:.2f} GiB GPU"
-    host = [value for value in memory.get("host_peak_bytes", {}).values() if value is not None]
+    host = [used for role, used in memory.get("host_peak_bytes", {}).items() if role in ("engine", "server")]
     return f"{sum(host) / 2**20:,.0f} MiB host" if host else NO_VALUE
 
 

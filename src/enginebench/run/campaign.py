@@ -12,7 +12,8 @@ from typing import Any
 from enginebench.builds.tokenizer import open_tokenizer
 from enginebench.environment import environment
 from enginebench.errors import EnginebenchError
-from enginebench.measure.telemetry import Telemetry
+from enginebench.measure.records import RoundRecord
+from enginebench.measure.telemetry import Telemetry, peaks
 from enginebench.plan.cells import Cell
 from enginebench.plan.scenario import scenario_facts
 from enginebench.report.page import write_report
@@ -36,7 +37,7 @@ class Campaign:
         self._telemetry = Telemetry()
         self._telemetry.start()
         self._sessions = Sessions(
-            plan.build, self._store.directory / "logs", self._telemetry, connections=plan.largest_batch, url=url
+            plan.build, self._store.directory, self._telemetry, connections=plan.largest_batch, url=url
         )
         self.measured = 0
 
@@ -64,13 +65,13 @@ class Campaign:
                 yield cell_run
                 cell_run.collect()
             except EnginebenchError as error:
-                self._sessions.discard_broken()
+                self._sessions.discard()
                 self._fail(planned, str(error), cell_run)
                 raise
 
     def result(self, cell: Cell, cell_run: CellRun) -> dict[str, Any]:
         """Work out, write and return the result of a cell whose rounds are over."""
-        result = cell_result(self._planned[cell.id], cell_run.records, self._sessions.cell_memory(cell_run.records))
+        result = cell_result(self._planned[cell.id], cell_run.records, self._memory(cell_run.records))
         self._store.write_cell(cell.id, result, cell_run.records)
         self.measured += 1
         self._progress.ended(headline(result))
@@ -85,6 +86,10 @@ class Campaign:
             self._store.write_telemetry(self._telemetry.samples())
             self._store.finish(sessions=self._sessions.records, interrupted=interrupted)
         return write_report(self._store.directory)
+
+    def _memory(self, records: Sequence[RoundRecord]) -> dict[str, Any]:
+        measured = [record for record in records if not record.warmup]
+        return peaks(self._telemetry.samples(measured[0].started_ns, measured[-1].ended_ns))
 
     def _fail(self, planned: PlannedCell, reason: str, cell_run: CellRun | None) -> None:
         records = cell_run.records if cell_run else []

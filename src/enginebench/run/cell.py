@@ -67,7 +67,11 @@ class CellRun:
         self._progress.round(label)
         planned = self._planned
         requests = round_requests(
-            planned.scenario, planned.cell, self._tokenizer, round_index=round_index, seed=planned.scenario.sampling.seed
+            planned.scenario,
+            planned.cell,
+            self._tokenizer,
+            round_index=round_index,
+            seed=planned.scenario.sampling.seed,
         )
         self._worker.prepare(
             requests,
@@ -87,11 +91,11 @@ def cell_result(planned: PlannedCell, records: Sequence[RoundRecord], memory: di
         "reason": None,
         "stamp_kind": measured[0].stamp_kind,
         "requests_per_round": len(measured[0].requests),
-        "makespan_s": [(record.ended_ns - record.started_ns) / 1e9 for record in measured],
+        "makespan_s": [record.window_s for record in measured],
         "requests": sum(len(record.requests) for record in measured),
         "failed_requests": 0,
         "findings": list(findings(measured)),
-        "metrics": {name: result.as_json() for name, result in cell_metrics(measured, planned.scenario.slo).items()},
+        "metrics": {name: result.as_json() for name, result in cell_metrics(measured, planned.scenario.slo_s).items()},
         "memory": memory,
     }
 

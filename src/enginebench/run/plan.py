@@ -1,4 +1,4 @@
-"""What a run will measure: cells joined with their scenario, the limits of the build and an estimate of the time it takes.
+"""What a run will measure: cells joined with their scenario, the limits of the build and an estimate of the time.
 
 Starts nothing; the clock and the engine are not asked.
 """

@@ -1,11 +1,12 @@
 """The worker, and for server paths the Triton server, that stand behind the cell at hand.
 
-At most one engine is loaded at a time: cells arrive sorted by path, cells of one path share a worker, and the server paths
-share a server. What each session cost, in time and memory, is kept for the run's record.
+At most one engine is loaded at a time: cells arrive sorted by path, cells of one path share a worker, and the server
+paths share a server. What each session cost, in time and memory, is kept for the run's record.
 """
 
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +14,144 @@ from enginebench.builds.build import Build
 from enginebench.builds.tokenizer import tokenizer_spec
 from enginebench.errors import EnginebenchError, ServerError
 from enginebench.measure.lease import GpuLease
-from enginebench.measure.telemetry import Telemetry
+from enginebench.measure.telemetry import MemoryPhases, Telemetry
 from enginebench.measure.worker_process import Worker
 from enginebench.server.control import attach
 from enginebench.server.launch import TritonServer
 from enginebench.server.repository import write_reference_repository
 
 MODELS = {"core": "tensorrt_llm", "ensemble": "ensemble", "bls": "tensorrt_llm_bls"}
-READY_TIMEOUT_S = 120.0
+"""The model that a server path sends its requests to."""
 
 
 class Sessions:
-    """Opens, shares and closes the ways to one build."""
+    """Opens, shares and closes the ways to one build; logs and model repository land in ``directory``, the run's."""
 
     def __init__(self, build: Build, directory: Path, telemetry: Telemetry, connections: int, url: str | None = None):
         self._build = build
-        self._directory = directory  # the run's: logs/ and the model repository land there
+        self._directory = directory
         self._telemetry = telemetry
         self._connections = connections
-        self._url = url
-        self._lease: GpuLease | None = None
+        self._attached_url = url
+        self._engine = ExitStack()  # what to undo, last first, when the engine that is loaded now goes
+        self._phases = MemoryPhases(telemetry)  # of that engine
         self._server: TritonServer | None = None
         self._worker: Worker | None = None
-        self._path: str | None = None
-        self.records: list[dict[str, Any]] = []  # the entries of "sessions" in run.json
+        self._path = ""
+        self._entries: list[tuple[dict[str, Any], MemoryPhases]] = []
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The ``sessions`` of run.json, as far as they are known."""
+        return [entry | {"memory": phases.as_json()} for entry, phases in self._entries]
+
+    def use(self, path: str) -> Worker:
+        """Return the worker that drives ``path``, opening what is missing and closing what would be in its way.
+
+        Raises:
+            EnginebenchError: engine or server cannot be started, or died since it was used last.
+        """
+        if self._worker is not None and path == self._path:
+            self._check_alive()
+            return self._worker
+        self._close_worker()
+        started_s = time.monotonic()
+        if path == "direct":
+            self._open_direct()
+        else:
+            self._open_on_server(path)
+        self._path = path
+        assert self._worker is not None
+        entry = {"path": path, "facts": dict(self._worker.facts), "opened_s": time.monotonic() - started_s}
+        self._entries.append((entry, self._phases))
+        return self._worker
+
+    def discard(self) -> None:
+        """Close everything that is open, so that the next cell starts afresh. Never raises."""
+        for close in (self._close_worker, self._engine.close):
+            with suppress(EnginebenchError):
+                close()
+
+    def close(self) -> None:
+        """Close everything for good; safe to call again."""
+        self._close_worker()
+        self._engine.close()
+
+    def _open_direct(self) -> None:
+        self._engine.close()
+        self._prepare_engine()
+        self._worker = Worker.start(self._build.python, self._log("direct"))
+        self._watch("engine", self._worker.pid)
+        self._worker.open("reference", {"directory": str(self._build.directory)})
+        self._phases.after_load()
+
+    def _open_on_server(self, path: str) -> None:
+        attached = self._attached_url
+        url = self._check_attached(attached, MODELS[path]) if attached else self._managed_url()
+        self._worker = Worker.start(None, self._log(path))
+        self._telemetry.watch("client", self._worker.pid)
+        self._worker.open("triton_http", self._client_options(url, path))
+
+    def _client_options(self, url: str, path: str) -> Mapping[str, Any]:
+        return {
+            "url": url,
+            "model": MODELS[path],
+            "tokenizer": tokenizer_spec(self._build),
+            "connections": self._connections,
+        }
+
+    def _managed_url(self) -> str:
+        if self._server is not None:
+            self._server.check_alive()
+            return self._server.url
+        self._engine.close()
+        self._prepare_engine()
+        repository = self._directory / "model_repository"
+        write_reference_repository(self._build, repository, bls_instances=self._connections)
+        self._server = TritonServer.start(repository, self._directory / "logs")
+        self._engine.callback(self._stop_server)
+        self._watch("server", self._server.pid)
+        self._phases.after_load()
+        return self._server.url
+
+    def _stop_server(self) -> None:
+        server, self._server = self._server, None
+        if server is not None:
+            server.stop()
+
+    @staticmethod
+    def _check_attached(url: str, model: str) -> str:
+        with attach(url) as control:
+            models = control.models()
+        if model not in models:
+            raise ServerError(
+                f"Triton at {url} has no model {model!r} (it serves {', '.join(models)}): "
+                "choose another --path, or load that model."
+            )
+        return url
+
+    def _check_alive(self) -> None:
+        assert self._worker is not None
+        self._worker.check_alive()
+        if self._server is not None:
+            self._server.check_alive()
+
+    def _prepare_engine(self) -> None:
+        """Before an engine is loaded: nobody else's is on the GPU, and what is used without it is known."""
+        self._engine.enter_context(GpuLease(self._telemetry))
+        self._phases = MemoryPhases(self._telemetry)
+        self._phases.before_load()
+        self._engine.callback(self._phases.after_unload)
+
+    def _watch(self, role: str, pid: int) -> None:
+        self._telemetry.watch(role, pid)
+        self._engine.callback(self._telemetry.unwatch, role)
+
+    def _close_worker(self) -> None:
+        worker, self._worker, self._path = self._worker, None, ""
+        if worker is not None:
+            worker.close()
+            self._telemetry.unwatch("client")
+
+    def _log(self, path: str) -> Path:
+        return self._directory / "logs" / f"worker-{path}.log"
