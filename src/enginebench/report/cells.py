@@ -1,0 +1,157 @@
+"""Cells as a reader of ``run.json`` sees them: every planned one, whatever became of it.
+
+Reads records only; it neither formats numbers nor knows the page.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from enginebench.errors import RunError
+from enginebench.measure.metrics import BY_NAME, PERCENTILE_FLOORS
+
+Json = Mapping[str, Any]
+
+PATH_ORDER = ("direct", "core", "ensemble", "bls", "llmapi")
+_CELL_ID = re.compile(
+    r"(?P<scenario>.+)-(?P<path>[a-z]+)-(?P<mode>no)?stream-out(?P<output>\d+)-bs(?P<batch>\d+)", re.DOTALL
+)
+
+
+@dataclass(frozen=True, slots=True)
+class CellView:
+    """One cell with its record. ``status``: those of run.json, ``left_out``, or ``missing`` (not reached)."""
+
+    id: str
+    scenario: str
+    path: str
+    streaming: bool
+    output_tokens: int
+    batch_size: int
+    status: str
+    reason: str | None
+    record: Json
+
+    @property
+    def measured(self) -> bool:
+        """Whether the cell has numbers."""
+        return self.status == "measured"
+
+    @property
+    def makespans_s(self) -> Sequence[float]:
+        """How long each measured round took."""
+        return tuple(self.record.get("makespan_s") or ()) if self.measured else ()
+
+    @property
+    def findings(self) -> Sequence[str]:
+        """What the measurement noticed, a sentence each."""
+        return tuple(self.record.get("findings") or ())
+
+    def value(self, metric: str) -> float | None:
+        """The p50 of a distribution or the value of a scalar; seconds or per second."""
+        return self.statistic(metric, "value" if self._is_scalar(metric) else "p50")
+
+    def statistic(self, metric: str, key: str) -> float | None:
+        """One number of a metric's summary."""
+        number = self._metric(metric).get("summary", {}).get(key)
+        return None if number is None else float(number)
+
+    def per_round(self, metric: str) -> Sequence[float]:
+        """The p50 or value of each measured round that has one."""
+        return tuple(value for value in self._metric(metric).get("per_round", ()) if value is not None)
+
+    def peak_bytes(self, kind: str) -> float | None:
+        """The peak of ``gpu``, or of a ``host`` role: ``engine``, ``server``, or ``host`` for the sum of the roles."""
+        memory = self.record.get("memory") or {}
+        if kind == "gpu":
+            return _optional(memory.get("gpu_peak_bytes"))
+        host = memory.get("host_peak_bytes") or {}
+        known = [value for role, value in host.items() if value is not None and kind in (role, "host")]
+        return float(sum(known)) if known else None
+
+    def why_none(self, metric: str, key: str = "p50") -> str:
+        """Why :meth:`value` or :meth:`statistic` gave ``None``."""
+        if not self.measured:
+            return f"{STATUS_WORDS[self.status]}: {self.reason}"
+        if metric == "memory":
+            return "no memory sample was taken"
+        if metric in BY_NAME and "streaming" in BY_NAME[metric].needs and not self.streaming:
+            return "without streaming, all tokens arrive at once: there is no first token to time"
+        if self.record.get("failed_requests"):
+            return "a failed request counts as infinitely slow, and too many failed to give a bound"
+        floor = PERCENTILE_FLOORS.get(int(key[1:])) if key[0] == "p" and key[1:].isdigit() else None
+        if floor and int(self.statistic(metric, "count") or 0) < floor and self._metric(metric):
+            return f"{key} needs {floor} requests"
+        return "the path does not tell what this metric needs"
+
+    def _metric(self, metric: str) -> Json:
+        found = (self.record.get("metrics") or {}).get(metric)
+        return found if isinstance(found, Mapping) else {}
+
+    def _is_scalar(self, metric: str) -> bool:
+        return "value" in self._metric(metric).get("summary", {})
+
+
+STATUS_WORDS = {
+    "measured": "measured",
+    "failed": "failed",
+    "not_applicable": "not applicable",
+    "skipped": "skipped",
+    "missing": "not reached",
+    "left_out": "left out",
+}
+
+
+def cells_of(run: Json) -> tuple[CellView, ...]:
+    """Every planned cell, in a readable order: scenarios as planned, streaming first, then output, batch, path."""
+    records: Json = run["cells"]
+    left_out: Mapping[str, str] = run["plan"].get("left_out") or {}
+    ids = dict.fromkeys([*run["plan"]["cells"], *records, *left_out])
+    views = [_view(cell_id, records.get(cell_id), left_out) for cell_id in ids]
+    scenarios = list(dict.fromkeys([*run["plan"]["scenarios"], *(view.scenario for view in views)]))
+    return tuple(sorted(views, key=lambda view: (scenarios.index(view.scenario), *_order(view))))
+
+
+def paths_of(cells: Iterable[CellView]) -> tuple[str, ...]:
+    """The paths that measured something, in the order of the layers."""
+    return tuple(sorted({cell.path for cell in cells if cell.measured}, key=path_rank))
+
+
+def path_rank(path: str) -> int:
+    """Where a path stands in the order of the layers; unknown ones come last."""
+    return PATH_ORDER.index(path) if path in PATH_ORDER else len(PATH_ORDER)
+
+
+def _order(view: CellView) -> tuple[bool, int, int, int]:
+    return (not view.streaming, view.output_tokens, view.batch_size, path_rank(view.path))
+
+
+def _view(cell_id: str, record: Json | None, left_out: Mapping[str, str]) -> CellView:
+    if record is not None:
+        reason = record.get("reason") or (None if record["status"] == "measured" else "no reason was recorded")
+        return CellView(cell_id, *_identity(record), record["status"], reason, record)
+    status = "left_out" if cell_id in left_out else "missing"
+    reason = left_out.get(cell_id, "the run ended before this cell")
+    return CellView(cell_id, *_identity(_parsed(cell_id)), status, reason, {})
+
+
+def _identity(record: Json) -> tuple[str, str, bool, int, int]:
+    return (record["scenario"], record["path"], record["streaming"], record["output_tokens"], record["batch_size"])
+
+
+def _parsed(cell_id: str) -> Json:
+    match = _CELL_ID.fullmatch(cell_id)
+    if not match:
+        raise RunError(f"run.json: plan.cells names {cell_id!r}, which is not the id of a cell; measure the run again.")
+    return {
+        "scenario": match["scenario"],
+        "path": match["path"],
+        "streaming": match["mode"] is None,
+        "output_tokens": int(match["output"]),
+        "batch_size": int(match["batch"]),
+    }
+
+
+def _optional(value: Any) -> float | None:
+    return None if value is None else float(value)

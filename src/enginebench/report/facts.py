@@ -1,0 +1,129 @@
+"""What surrounds the numbers: memory by phase, environment, build, plan, sessions."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from enginebench.report.cells import Json
+from enginebench.report.summary import date, is_reference
+from enginebench.report.units import DASH, scale_for, size
+from enginebench.report.view import Column, Facts, Memory, Table, Text
+
+PHASES = {"before_load": "Before load", "after_load": "After load", "peak": "Peak", "after_unload": "After unload"}
+NAMES = {
+    "os": "Operating system",
+    "cpu": "CPU",
+    "gpus": "GPU",
+    "gpu_reason": "GPU note",
+    "git": "Git",
+    "dtype": "Data type",
+    "python": "Python",
+}
+
+
+def memory(run: Json) -> Memory:
+    """What each session's engine and server took, by phase."""
+    owners = [owner for session in run["sessions"] for owner in _owners(session)]
+    amounts = [value for _, _, phases in owners for value in phases.values() if value]
+    scale = scale_for("bytes", amounts)
+    columns = [Column("Path", numeric=False), Column("Memory of", numeric=False)]
+    columns += [Column(title, scale.symbol) for title in PHASES.values()]
+    rows = []
+    for path, owner, phases in owners:
+        texts = [
+            Text(DASH, "not sampled") if phases.get(key) is None else Text(scale.number(phases[key])) for key in PHASES
+        ]
+        rows.append((Text(path, path=path), Text(owner), *texts))
+    return Memory(_memory_sentence(run), Table("Memory by phase", tuple(columns), tuple(rows)))
+
+
+def facts(run: Json) -> tuple[Facts, ...]:
+    """Build, environment, command, plan and sessions, as names and values."""
+    lists = [Facts("Build", _rows(run["build"])), Facts("Environment", _rows(run["environment"])), _run_facts(run)]
+    lists += [
+        Facts(f"Session: {session['path']}", _rows({"opened": _seconds(session), **(session.get("facts") or {})}))
+        for session in run["sessions"]
+    ]
+    return tuple(one for one in lists if one.rows)
+
+
+def _owners(session: Json) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
+    known = session.get("memory") or {}
+    if known.get("gpu"):
+        yield session["path"], "GPU, all of it", known["gpu"]
+    for role, phases in (known.get("host") or {}).items():
+        if phases:
+            yield session["path"], f"{role} processes, host (RSS)", phases
+
+
+def _memory_sentence(run: Json) -> str:
+    if not run["sessions"]:
+        return "No engine was loaded."
+    if not any((session.get("memory") or {}).get("gpu") for session in run["sessions"]):
+        return "No GPU: GPU memory was not measured. Host memory is the resident set of the processes."
+    peaks = [(s["memory"]["gpu"].get("peak"), s["path"]) for s in run["sessions"] if s["memory"].get("gpu")]
+    known = [(peak, path) for peak, path in peaks if peak is not None]
+    if not known:
+        return "GPU memory was sampled, but no peak was recorded."
+    peak, path = max(known)
+    return f"GPU memory peaks at {size(peak)}, on the {path} path. Host memory is the resident set of the processes."
+
+
+def _seconds(session: Json) -> str | None:
+    opened_s = session.get("opened_s")
+    return None if opened_s is None else f"in {opened_s:.1f} s"
+
+
+def _run_facts(run: Json) -> Facts:
+    plan = run["plan"]
+    calibration = run.get("calibration")
+    rows = [
+        ("Command", " ".join(run["command"])),
+        ("Set", plan.get("set") or "none"),
+        ("Started", date(run["created"])),
+        ("Finished", date(run["finished"]) if run.get("finished") else "no"),
+        ("Server", run.get("attached_url") or "managed by the run"),
+        ("Calibration", "none" if calibration is None else "see the run's record"),
+        ("Run", run["id"]),
+    ]
+    if is_reference(run):
+        rows.append(("Engine", "reference engine, not TensorRT-LLM"))
+    return Facts("Run", tuple(rows))
+
+
+def _rows(values: Json) -> tuple[tuple[str, str], ...]:
+    return tuple(_flat(values, ""))
+
+
+def _flat(values: Json, prefix: str) -> Iterator[tuple[str, str]]:
+    for key, value in values.items():
+        name = f"{prefix} {_name(str(key), bool(prefix))}".strip()
+        if isinstance(value, Mapping) and value:
+            if key == "packages":
+                yield name, ", ".join(f"{other} {one}" for other, one in value.items() if one)
+            else:
+                yield from _flat(value, name)
+        else:
+            yield name, _plain(str(key), value)
+
+
+def _name(key: str, inner: bool) -> str:
+    bare = key.removesuffix("_bytes")
+    return NAMES.get(bare) or (bare.replace("_", " ") if inner else bare.replace("_", " ").capitalize())
+
+
+def _plain(key: str, value: object) -> str:
+    if value is None or value in ({}, []):
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int) and key.endswith("_bytes"):
+        return size(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_item(one) for one in value)
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _item(value: object) -> str:
+    if isinstance(value, Mapping):
+        return " ".join(f"{_name(str(key), True)} {_plain(str(key), one)}" for key, one in value.items())
+    return str(value)

@@ -1,0 +1,242 @@
+"""What the page says, without a browser: sentences, numbers, dashes, and the same bytes for the same record."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from enginebench.errors import RunError
+from enginebench.plan.cells import Cell
+from enginebench.report.cells import cells_of
+from enginebench.report.compare import TTFT, change, finding, metric_scale, reference_load
+from enginebench.report.model import page_of
+from enginebench.report.page import write_report
+from enginebench.report.units import percent, scale_for, size, span
+from enginebench.report.view import Page
+from tests.support import sample_run
+
+VARIANTS = ("typical", "full", "gpu", "one_cell", "empty", "failures", "interrupted", "hostile", "unbounded")
+
+
+def page(variant: str) -> Page:
+    return page_of(getattr(sample_run, f"{variant}_run")())
+
+
+@pytest.mark.parametrize(
+    ("variant", "level", "headline"),
+    [
+        ("full", "good", "All 52 cells measured."),
+        ("one_cell", "good", "The one cell was measured."),
+        ("typical", "bad", "1 failed, 25 of 28 cells measured, 2 not applicable."),
+        ("interrupted", "warn", "13 not reached, 13 of 26 cells measured."),
+        ("failures", "bad", "4 failed, 0 of 8 cells measured, 4 skipped."),
+        ("empty", "bad", "No cell was planned, nothing was measured."),
+        ("unbounded", "warn", "The one cell was measured."),
+    ],
+)
+def test_the_verdict_says_the_bad_news_first(variant: str, level: str, headline: str) -> None:
+    verdict = page(variant).verdict
+    assert (verdict.level, verdict.headline) == (level, headline)
+
+
+def test_the_reference_engine_and_the_uncalibrated_client_are_named() -> None:
+    shown = page("full")
+    assert "reference engine, not TensorRT-LLM" in shown.title
+    assert any(note.startswith("Reference engine, not TensorRT-LLM") for note in shown.verdict.notes)
+    assert "Client error: uncalibrated." in shown.verdict.notes
+
+
+def test_a_tensorrt_llm_build_on_a_gpu_is_not_called_a_reference() -> None:
+    shown = page("gpu")
+    assert shown.title == "chatglm3-fp16 on NVIDIA A10, 2026-11-22"
+    assert not any("eference engine" in note for note in shown.verdict.notes)
+    assert shown.cards[0].lines[-1].title == "Peak on GPU"
+    assert shown.memory.sentence.startswith("GPU memory peaks at 20.50 GiB")
+
+
+def test_failed_requests_come_before_everything_else() -> None:
+    assert page("unbounded").verdict.notes[0] == "4 failed requests among 20 in measured cells."
+
+
+def test_the_reference_load_is_the_longest_streaming_answer_at_the_largest_shared_batch() -> None:
+    at_load = reference_load(cells_of(sample_run.typical_run()))
+    assert [cell.id for cell in at_load] == [
+        "novel-zh-direct-stream-out0128-bs008",
+        "novel-zh-ensemble-stream-out0128-bs008",
+    ]
+
+
+def test_the_reference_load_prefers_what_every_path_measured() -> None:
+    run = sample_run.typical_run()
+    del run["cells"]["novel-zh-ensemble-stream-out0128-bs008"]
+    assert {cell.batch_size for cell in reference_load(cells_of(run))} == {4}
+
+
+def test_cards_show_every_path_with_its_change_against_the_first() -> None:
+    direct, ensemble = page("typical").cards
+    assert [line.title for line in direct.lines] == [
+        "TTFT p50", "TPOT p50", "E2E p50", "Output tokens/s", "Requests/s", "Peak host RSS",
+    ]  # fmt: skip
+    assert direct.lines[0].note.startswith("rounds ")
+    assert ensemble.lines[0].note.startswith("+")
+    assert ensemble.lines[-1].note == "engine 159 MiB + server 96 MiB"
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_planned_cell_has_a_row_and_every_gap_a_reason(variant: str) -> None:
+    run = getattr(sample_run, f"{variant}_run")()
+    rows = [row for group in page_of(run).matrix.groups for row in group.rows]
+    assert {row.cell_id for row in rows} == {*run["plan"]["cells"], *run["plan"]["left_out"]}
+    for row in rows:
+        assert bool(row.values) == (row.reason is None)
+        assert all(value.why for value in row.values if value.missing)
+
+
+def test_no_value_is_a_dash_with_its_reason_and_never_zero() -> None:
+    rows = {row.cell_id: row for group in page("full").matrix.groups for row in group.rows}
+    whole = rows["who-are-you-direct-nostream-out0050-bs001"].values
+    assert (whole[0].text, whole[0].why) == (
+        "—", "without streaming, all tokens arrive at once: there is no first token to time",
+    )  # fmt: skip
+    (group,) = page("unbounded").matrix.groups
+    assert group.rows[0].values[0].text == "—"
+    assert "failed request" in (group.rows[0].values[0].why or "")
+
+
+def test_a_percentile_with_too_few_requests_says_how_many_it_needs() -> None:
+    table = page("one_cell").percentiles
+    assert table
+    p99 = table.rows[0][[column.title for column in table.columns].index("p99")]
+    assert (p99.text, p99.why) == ("—", "p99 needs 662 requests")
+
+
+def test_rounds_that_overlap_are_called_about_equal() -> None:
+    run = sample_run.full_run(paths=("direct", "ensemble"))
+    names = ["novel-zh-direct-stream-out0128-bs008", "novel-zh-ensemble-stream-out0128-bs008"]
+    run["cells"][names[1]]["metrics"]["ttft"] = run["cells"][names[0]]["metrics"]["ttft"]
+    cells = {cell.id: cell for cell in cells_of(run)}
+    base, other = (cells[name] for name in names)
+    assert change(base, other, TTFT, metric_scale(TTFT, [base, other])) == "about equal (+0.0%)"
+    assert "TTFT p50 ensemble about equal" in finding([base, other])
+
+
+def test_a_lone_path_is_compared_with_its_smaller_batch() -> None:
+    run = sample_run.full_run(paths=("direct",))
+    charts = {chart.scenario: chart for chart in page_of(run).charts}
+    assert charts["novel-zh"].finding.startswith(
+        "direct alone, from batch 1 to 8: output tokens/s go from 81.9 to 566.5 (6.9×)"
+    )
+
+
+def test_without_streaming_the_charts_show_the_whole_answer() -> None:
+    spec = {**sample_run.SCENARIOS["who-are-you"], "streaming": [False]}
+    (chart,) = page_of(sample_run.full_run(scenarios={"who-are-you": spec})).charts
+    assert [panel.title for panel in chart.panels] == ["E2E p50", "Output tokens/s"]
+
+
+def test_the_noisiest_cell_is_named() -> None:
+    sentence = page("typical").rounds.sentence
+    assert sentence.startswith("24 of 25 cells stay within 5%")
+    assert "chat-mixed-ensemble-stream-out0096-bs008" in sentence
+
+
+def test_a_finding_of_many_cells_is_one_sentence() -> None:
+    run = sample_run.full_run(paths=("direct", "ensemble"))
+    for cell in run["cells"].values():
+        cell["findings"] = ["The answer was one token short."]
+    (found,) = page_of(run).findings
+    assert len(found.cells) == len(run["cells"])
+
+
+def test_no_gpu_is_said_and_host_memory_is_called_what_it_is() -> None:
+    memory = page("typical").memory
+    assert memory.sentence.startswith("No GPU: GPU memory was not measured.")
+    assert [row[1].text for row in memory.table.rows] == [
+        "engine processes, host (RSS)",
+        "engine processes, host (RSS)",
+        "server processes, host (RSS)",
+    ]
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_same_record_gives_the_same_bytes(variant: str, tmp_path: Path) -> None:
+    run = getattr(sample_run, f"{variant}_run")()
+    one = write_report(sample_run.write_run(run, tmp_path / "one")).read_bytes()
+    two = write_report(sample_run.write_run(run, tmp_path / "two")).read_bytes()
+    assert one == two
+    assert len(one) < 6_000_000
+
+
+def test_a_run_of_many_cells_stays_below_six_megabytes(tmp_path: Path) -> None:
+    spec = {**sample_run.SCENARIOS["novel-zh"], "batch_sizes": [1, 2, 4, 8, 16], "output_tokens": [64, 128, 256]}
+    run = sample_run.full_run(scenarios={f"scenario-{number}": spec for number in range(6)})
+    assert len(run["cells"]) == 360
+    written = write_report(sample_run.write_run(run, tmp_path))
+    assert written.stat().st_size < 6_000_000
+    assert "2 more charts are left out" in written.read_text(encoding="utf-8")
+
+
+def test_a_page_without_charts_carries_no_bundle(tmp_path: Path) -> None:
+    assert write_report(sample_run.write_run(sample_run.failures_run(), tmp_path)).stat().st_size < 100_000
+
+
+def test_names_cannot_end_the_data_that_they_stand_in(tmp_path: Path) -> None:
+    html = write_report(sample_run.write_run(sample_run.hostile_run(), tmp_path)).read_text(encoding="utf-8")
+    assert "<script>alert" not in html
+    assert "<img" not in html.split("<script", 1)[0]
+
+
+def test_nothing_is_left_beside_the_page(tmp_path: Path) -> None:
+    write_report(sample_run.write_run(sample_run.one_cell_run(), tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.html", "run.json"]
+
+
+def test_a_missing_run_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"run\.json"):
+        write_report(tmp_path)
+
+
+def test_a_plan_that_names_no_cell_is_one_sentence(tmp_path: Path) -> None:
+    run = sample_run.one_cell_run()
+    run["plan"]["cells"].append("nonsense")
+    with pytest.raises(RunError, match="'nonsense', which is not the id of a cell"):
+        write_report(sample_run.write_run(run, tmp_path))
+
+
+def test_a_cell_that_was_not_reached_is_read_from_its_id() -> None:
+    run = sample_run.one_cell_run()
+    cell = Cell("a-stream-out1-bs1", "ensemble", False, 1024, 16)
+    run["plan"]["cells"].append(cell.id)
+    (view,) = [view for view in cells_of(run) if view.status == "missing"]
+    assert (view.scenario, view.path, view.streaming, view.output_tokens, view.batch_size) == (
+        cell.scenario, cell.path, cell.streaming, cell.output_tokens, cell.batch_size,
+    )  # fmt: skip
+
+
+def test_the_sample_is_what_the_store_writes(tmp_path: Path) -> None:
+    run = sample_run.full_run()
+    assert json.loads((sample_run.write_run(run, tmp_path) / "run.json").read_text(encoding="utf-8")) == run
+
+
+@pytest.mark.parametrize(
+    ("unit", "values", "text"),
+    [
+        ("s", [0.01205], "12.05 ms"),
+        ("s", [0.0753], "75.3 ms"),
+        ("s", [1.5, 60.25], "1.500 s"),
+        ("bytes", [149 * 2**20], "149 MiB"),
+        ("bytes", [int(20.5 * 2**30)], "20.50 GiB"),
+        ("tokens/s", [1234.5], "1,234"),
+        ("s", [None, float("inf")], ""),
+    ],
+)
+def test_numbers_are_read_in_sensible_units(unit: str, values: list[float | None], text: str) -> None:
+    scale = scale_for(unit, values)
+    if values[0] is not None:
+        assert scale.text(values[0]) == text
+
+
+def test_small_words() -> None:
+    assert [percent(0.042), percent(-0.18)] == ["+4.2%", "−18%"]
+    assert [span(48), span(224), span(7500)] == ["48 s", "3 min 44 s", "2 h 05 min"]
+    assert size(23 * 2**20) == "23 MiB"
