@@ -6,6 +6,7 @@ error. It ends when its input does, so that nothing of it outlives the harness.
 """
 
 import ctypes
+import gc
 import os
 import platform
 import select
@@ -84,6 +85,7 @@ class Worker:
     def _prepare(self, body: Mapping[str, Any]) -> None:
         self._opened().drain(DRAIN_TIMEOUT_S)
         self._round, self._raw = {**body, "requests": requests_from_json(body["requests"])}, None
+        gc.collect()  # now, because rounds run without the collector
         self._send("prepared")
 
     def _run(self, _: Mapping[str, Any]) -> None:

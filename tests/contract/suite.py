@@ -117,12 +117,13 @@ class RuntimeContract:
 
     def test_nothing_arrives_for_a_cancelled_request(self, session: Session, make_request: MakeRequest) -> None:
         session.submit([make_request(0, output_tokens=NOT_ENDING_TOKENS), make_request(1, output_tokens=20)])
-        session.poll(PATIENCE_S)
+        before = session.poll(PATIENCE_S)
         session.cancel(0)
-        arrivals = collect(session, 1)
+        after = [] if any(arrival.ended for arrival in before) else collect(session, 1)  # a slow test may see it all
         session.drain(PATIENCE_S)
-        arrivals += session.poll(0.0)
-        assert {arrival.request_index for arrival in arrivals} == {1}
+        after += session.poll(0.0)
+        assert {arrival.request_index for arrival in [*before, *after] if arrival.ended} == {1}
+        assert {arrival.request_index for arrival in after} <= {1}
 
     def test_a_cancelled_request_leaves_the_next_ones_alone(self, session: Session, make_request: MakeRequest) -> None:
         expected = answers(session, [make_request(0)])

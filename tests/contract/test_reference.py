@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from suite import MakeRequest, RuntimeContract
 
 from enginebench.builds.build import read_build
 from enginebench.builds.tokenizer import open_tokenizer
@@ -13,6 +12,7 @@ from enginebench.plan.requests import Request, Sampling
 from enginebench.reference.build import ReferenceOptions, write_build
 from enginebench.runtimes.base import Session
 from enginebench.runtimes.open import open_session
+from tests.contract.suite import MakeRequest, RuntimeContract
 
 SMALL = ReferenceOptions(
     layers=2, hidden=32, heads=4, kv_heads=2, ffn=64, vocab_size=1024, max_batch_size=4, min_step_ms=1

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 import pytest
-from suite import MakeRequest, RuntimeContract, collect
 
 from enginebench.errors import SessionError
 from enginebench.plan.requests import Request, Sampling
 from enginebench.runtimes.base import Session
 from enginebench.runtimes.open import open_session
+from tests.contract.suite import MakeRequest, RuntimeContract, collect
 
 FAST = {"first_s": 0.002, "gap_s": 0.001}
 

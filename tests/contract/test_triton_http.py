@@ -3,13 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
-from suite import MakeRequest, RuntimeContract
 
 from enginebench.plan.requests import Request, Sampling
 from enginebench.runtimes.base import Session
 from enginebench.runtimes.open import open_session
-from support.scripted_server import ScriptedServer
-from support.scripted_triton import TOKENIZER, TOKENIZER_SPEC, ScriptedTriton
+from tests.contract.suite import MakeRequest, RuntimeContract
+from tests.support.scripted_server import ScriptedServer
+from tests.support.scripted_triton import TOKENIZER, TOKENIZER_SPEC, ScriptedTriton
 
 
 @pytest.fixture(params=["ensemble", "tensorrt_llm_bls", "tensorrt_llm"])

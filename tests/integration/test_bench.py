@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import psutil
 import pytest
+
 from tests.support.bench_project import BenchProject, answers
 
 Done: TypeAlias = "subprocess.CompletedProcess[str]"

@@ -14,7 +14,7 @@ from enginebench.runtimes.base import Arrival
 from enginebench.runtimes.http_client import HttpClient, SocketArrival
 from enginebench.runtimes.http_connection import Address, Outgoing
 from enginebench.runtimes.triton_messages import EVENT_STREAM, JSON, explain
-from support.scripted_server import (
+from tests.support.scripted_server import (
     CLOSE,
     END,
     Asked,

@@ -10,8 +10,8 @@ from enginebench.errors import SessionError
 from enginebench.plan.requests import Request, Sampling
 from enginebench.runtimes.base import Arrival, Session
 from enginebench.runtimes.triton_http import open_session
-from support.scripted_server import CLOSE, END, Asked, ScriptedServer, Step, event, piece
-from support.scripted_triton import INPUTS, TOKENIZER, TOKENIZER_SPEC, ScriptedTriton, answer_ids
+from tests.support.scripted_server import CLOSE, END, Asked, ScriptedServer, Step, event, piece
+from tests.support.scripted_triton import INPUTS, TOKENIZER, TOKENIZER_SPEC, ScriptedTriton, answer_ids
 
 PATIENCE_S = 30.0
 PROMPT_IDS = TOKENIZER.encode("你是谁？")

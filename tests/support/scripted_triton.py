@@ -11,7 +11,7 @@ from typing import Any
 
 from enginebench.reference.tokenizer import ReferenceTokenizer
 from enginebench.runtimes.triton_messages import EVENT_STREAM, JSON
-from support.scripted_server import Asked, Step, event, head, piece, stream, whole
+from tests.support.scripted_server import Asked, Step, event, head, piece, stream, whole
 
 TOKENIZER = ReferenceTokenizer(vocab_size=1024)
 TOKENIZER_SPEC = {"kind": "reference", "vocab_size": 1024}

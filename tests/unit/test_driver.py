@@ -139,8 +139,7 @@ def test_progress_is_told_now_and_then() -> None:
 def test_unknown_tokens_stay_unknown() -> None:
     class Texts(ScriptedSession):
         def decode(self, arrivals: Sequence[Arrival]) -> Sequence[Chunk]:
-            unknown: Any = None
-            return [Chunk(each.request_index, each.stamp_ns, unknown) for each in arrivals]
+            return [Chunk(each.request_index, each.stamp_ns, (), counted=False) for each in arrivals]
 
     found = drive(Texts(Script(first_s=0.001, gap_s=0.001)), requests(2))
     assert found.requests.tokens.tolist() == [-1, -1]

@@ -1,7 +1,7 @@
 """What is said about requests that went wrong."""
 
 from enginebench.measure.findings import failure, findings
-from support.rounds import Row, round_of
+from tests.support.rounds import Row, round_of
 
 GOOD = Row([(10, 1), (20, 1)])
 

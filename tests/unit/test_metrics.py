@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from enginebench.measure.metrics import METRICS, cell_metrics, nearest_rank, request_values
 from enginebench.measure.records import RoundRecord
-from support.rounds import START_NS, Row, round_of
+from tests.support.rounds import START_NS, Row, round_of
 
 # Two requests: five tokens in chunks of 2, 1 and 2, and three tokens one by one. All times in ms.
 EXAMPLE = round_of(

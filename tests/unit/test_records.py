@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from enginebench.errors import WorkerError
 from enginebench.measure.records import from_frames, to_frames
-from support.rounds import Row, assert_same_record, round_of
+from tests.support.rounds import Row, assert_same_record, round_of
 
 RECORD = round_of(
     Row([(10, 2), (20, 1)], reported=10),

@@ -16,7 +16,7 @@ from enginebench.errors import RunError
 from enginebench.measure.metrics import cell_metrics
 from enginebench.measure.telemetry import Sample
 from enginebench.store import SCHEMA, RunStore, load_run
-from support.rounds import Row, assert_same_record, round_of
+from tests.support.rounds import Row, assert_same_record, round_of
 
 HEADER: dict[str, Any] = {
     "command": ["pytest", "bench/"],
@@ -129,7 +129,7 @@ def test_a_full_disk_costs_the_cell_in_flight_and_no_other(tmp_path: Path) -> No
 WRITER = """
     import sys
     from pathlib import Path
-    from test_store import HEADER, ROUNDS, result
+    from tests.unit.test_store import HEADER, ROUNDS, result
     from enginebench.store import RunStore
     store = RunStore.create(Path(sys.argv[1]), HEADER)
     print(store.directory, flush=True)
@@ -141,10 +141,9 @@ WRITER = """
 
 @pytest.mark.parametrize("cells", [1, 7])
 def test_a_run_that_was_killed_is_readable(tmp_path: Path, cells: int) -> None:
-    paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     command = [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path)]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": paths}, text=True
+        command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}, text=True
     ) as writer:
         assert writer.stdout is not None
         directory = Path(writer.stdout.readline().strip())

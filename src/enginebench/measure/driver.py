@@ -161,13 +161,10 @@ def _size(arrival: Arrival) -> int:
 def _no_garbage_collection() -> Iterator[None]:
     """A collection in the middle of a round would delay whatever arrives meanwhile."""
     was_enabled = gc.isenabled()
-    gc.collect()
-    gc.freeze()
     gc.disable()
     try:
         yield
     finally:
-        gc.unfreeze()
         if was_enabled:
             gc.enable()
 
@@ -196,14 +193,13 @@ def _chunk_table(chunks: Sequence[Chunk]) -> ChunkTable:
         request=int_array([chunk.request_index for chunk in chunks]),
         stamp_ns=stamp_array([chunk.stamp_ns for chunk in chunks]),
         tokens=int_array([_tokens(chunk) for chunk in chunks]),
-        token_ids=np.array([token for chunk in chunks for token in chunk.token_ids or ()], dtype=np.int32),
+        token_ids=np.array([token for chunk in chunks for token in chunk.token_ids], dtype=np.int32),
     )
 
 
 def _tokens(chunk: Chunk) -> int:
     """How many tokens came; unknown where the path gives text that does not identify them."""
-    token_ids: tuple[int, ...] | None = chunk.token_ids
-    return UNKNOWN if token_ids is None else len(token_ids)
+    return len(chunk.token_ids) if chunk.counted else UNKNOWN
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ from typing import Literal, Protocol, TypeAlias
 
 from enginebench.plan.requests import Request
 
-JsonValue: TypeAlias = "None | bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue]"
+JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
 
 StampKind = Literal["kernel", "user", "engine"]
 """Who stamped an arrival: the kernel at the socket, the process after reading, or the engine's own callback."""
@@ -36,6 +36,7 @@ class Chunk:
     token_ids: tuple[int, ...]
     error: str | None = None  # the server said so inside a successful response
     prompt_tokens: int | None = None  # the input length as the path reports it, where it does
+    counted: bool = True  # False: text came that does not tell which tokens, or how many, it stands for
 
 
 class Session(Protocol):
@@ -50,7 +51,7 @@ class Session(Protocol):
         """Return what arrived, as soon as something did; empty after ``timeout_s`` without anything."""
 
     def decode(self, arrivals: Sequence[Arrival]) -> Sequence[Chunk]:
-        """Turn a round's arrivals, in order, into chunks; arrivals without a token make no chunk unless they carry an error."""
+        """Turn a round's arrivals, in order, into chunks; one without a token makes no chunk unless it has an error."""
 
     def cancel(self, request_index: int) -> None:
         """Stop caring about a request, and stop its work where the path can. Unknown or ended requests are ignored."""

@@ -137,6 +137,7 @@ class Piece:
     token_ids: tuple[int, ...] = ()
     error: str | None = None
     prompt_tokens: int | None = None
+    counted: bool = True
 
 
 def decode(
@@ -144,7 +145,7 @@ def decode(
 ) -> list[Chunk]:
     """Turn a round's arrivals into chunks, in the order of their stamps.
 
-    ``tokenizer`` turns text into ids: None unless text identifies ids. Raises SessionError when ids cannot be known.
+    ``tokenizer`` turns text into ids: None unless text identifies ids; the tokens of text are then not known.
     """
     reads: dict[int, list[sse.Read]] = {}
     for arrival in arrivals:
@@ -152,12 +153,12 @@ def decode(
         reads.setdefault(arrival.request_index, []).append(sse.Read(arrival.stamp_ns, arrival.payload))
     answers = {index: _pieces(requests[index], got, model) for index, got in reads.items()}
     if not model.takes_ids:
-        answers = _identify(answers, requests, model, tokenizer)
+        answers = _identify(answers, requests, tokenizer)
     chunks = [
-        Chunk(index, piece.stamp_ns, piece.token_ids, piece.error, piece.prompt_tokens)
+        Chunk(index, piece.stamp_ns, piece.token_ids, piece.error, piece.prompt_tokens, piece.counted)
         for index, pieces in answers.items()
         for piece in pieces
-        if piece.token_ids or piece.error
+        if piece.token_ids or not piece.counted or piece.error
     ]
     chunks += [Chunk(each.request_index, each.stamp_ns, (), each.error) for each in arrivals if each.error]
     return sorted(chunks, key=lambda chunk: chunk.stamp_ns)
@@ -208,16 +209,17 @@ def _without_prompt(piece: Piece, request: Request) -> Piece:
 
 
 def _identify(
-    answers: Mapping[int, Sequence[Piece]], requests: Mapping[int, Request], model: Model, tokenizer: Tokenizer | None
+    answers: Mapping[int, Sequence[Piece]], requests: Mapping[int, Request], tokenizer: Tokenizer | None
 ) -> dict[int, list[Piece]]:
-    """Replace text by the ids that it stands for."""
+    """Replace text by the ids that it stands for, where a tokenizer can tell."""
     if tokenizer is None:
-        raise SessionError(
-            f"Tokens of model {model.name} cannot be counted: it answers with text, which does not identify token ids "
-            "under this build's tokenizer; measure the core path instead."
-        )
+        return {index: [_uncounted(piece) for piece in pieces] for index, pieces in answers.items()}
     whole_so_far = _accumulates(answers, requests, tokenizer)
     return {index: _with_ids(pieces, _deltas(pieces, whole_so_far), tokenizer) for index, pieces in answers.items()}
+
+
+def _uncounted(piece: Piece) -> Piece:
+    return replace(piece, counted=False) if piece.text else piece
 
 
 def _accumulates(answers: Mapping[int, Sequence[Piece]], requests: Mapping[int, Request], tokenizer: Tokenizer) -> bool:
