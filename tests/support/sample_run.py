@@ -16,28 +16,32 @@ Run = dict[str, Any]
 SCENARIOS: Mapping[str, Mapping[str, Any]] = {
     "who-are-you": {
         "description": "A short greeting in Chinese; the first token weighs most.",
-        "prompts": ["你是谁？"],
+        "prompts": [{"text": "你是谁？"}],
         "output_tokens": [50],
         "batch_sizes": [1, 8],
         "streaming": [True, False],
     },
     "novel-zh": {
         "description": "One long Chinese answer; decode-bound.",
-        "prompts": ["写一篇1000字的玄幻小说"],
+        "prompts": [{"text": "写一篇1000字的玄幻小说"}],
         "output_tokens": [128],
         "batch_sizes": [1, 4, 8],
         "streaming": [True],
     },
     "chat-mixed": {
         "description": "Several prompts and output lengths, as a chat service sees them.",
-        "prompts": ["你是谁？", "Explain a KV cache in one sentence.", "Why is the sky blue?"],
+        "prompts": [
+            {"text": "你是谁？"},
+            {"text": "Explain a KV cache in one sentence."},
+            {"text": "Why is the sky blue?"},
+        ],
         "output_tokens": [32, 96],
         "batch_sizes": [1, 8],
         "streaming": [True],
     },
     "long-prompt": {
         "description": "Long synthetic prompts; prefill-bound.",
-        "prompts": {"synthetic": {"input_tokens": {"mean": 512, "stdev": 64}, "count": 8}},
+        "prompts": [{"synthetic": {"input_tokens": {"mean": 512, "stdev": 64}, "count": 8}}],
         "output_tokens": [16],
         "batch_sizes": [1, 8],
         "streaming": [True],
@@ -146,7 +150,7 @@ def hostile_run() -> Run:
     spec = {
         **SCENARIOS["who-are-you"],
         "description": "<b>bold</b> & \u202e backwards",
-        "prompts": ["</title><h1>你是谁？"],
+        "prompts": [{"text": "</title><h1>你是谁？"}],
     }
     run = full_run(paths=("direct", "ensemble"), scenarios={name: spec})
     run["build"]["name"] = name
@@ -245,8 +249,8 @@ def _noise(rng: random.Random) -> float:
 
 def _host_peak(cell: Cell) -> Run:
     if cell.path == "direct":
-        return {"engine": 148 * MIB + cell.batch_size * MIB, "server": None}
-    return {"engine": 151 * MIB + cell.batch_size * MIB, "server": 96 * MIB}
+        return {"engine": 64 * MIB + cell.batch_size * MIB}
+    return {"server": 258 * MIB + cell.batch_size * MIB, "client": 38 * MIB}
 
 
 def _expand(name: str, spec: Mapping[str, Any], paths: Sequence[str]) -> list[Cell]:
@@ -287,14 +291,21 @@ def _unmeasured(cell: Cell, status: str, reason: str) -> Run:
 
 
 def _session(path: str) -> Run:
-    server = None if path == "direct" else {"before_load": 71 * MIB, "after_load": 88 * MIB, "peak": 96 * MIB}
-    host = {"engine": {"before_load": None, "after_load": 146 * MIB, "peak": 159 * MIB}, "server": server}
+    if path == "direct":
+        host = {"engine": _phases(61, 72)}
+    else:
+        host = {"server": _phases(254, 266), "client": _phases(None, 38)}
     return {
         "path": path,
-        "facts": {"runtime": "reference" if path == "direct" else "triton_http", "max_batch_size": 8},
+        "facts": {"runtime": "reference" if path == "direct" else "triton_http", "loads": ["batch", "rate"]},
         "opened_s": 0.84 if path == "direct" else 6.31,
         "memory": {"gpu": None, "host": host},
     }
+
+
+def _phases(after_mib: int | None, peak_mib: int) -> Run:
+    after = None if after_mib is None else after_mib * MIB
+    return {"before_load": None, "after_load": after, "peak": peak_mib * MIB}
 
 
 def _record(scenarios: Mapping[str, Mapping[str, Any]], paths: Sequence[str], cells: Run) -> Run:

@@ -77,9 +77,9 @@ def test_cards_show_every_path_with_its_change_against_the_first() -> None:
     assert [line.title for line in direct.lines] == [
         "TTFT p50", "TPOT p50", "E2E p50", "Output tokens/s", "Requests/s", "Peak host RSS",
     ]  # fmt: skip
-    assert direct.lines[0].note.startswith("rounds ")
+    assert direct.lines[0].note.count("–") == 1
     assert ensemble.lines[0].note.startswith("+")
-    assert ensemble.lines[-1].note == "engine 159 MiB + server 96 MiB"
+    assert ensemble.lines[-1].note == "server 266 MiB"
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
@@ -110,14 +110,24 @@ def test_a_percentile_with_too_few_requests_says_how_many_it_needs() -> None:
     assert (p99.text, p99.why) == ("—", "p99 needs 662 requests")
 
 
-def test_rounds_that_overlap_are_called_about_equal() -> None:
+def test_rounds_that_overlap_are_said_to() -> None:
     run = sample_run.full_run(paths=("direct", "ensemble"))
     names = ["novel-zh-direct-stream-out0128-bs008", "novel-zh-ensemble-stream-out0128-bs008"]
     run["cells"][names[1]]["metrics"]["ttft"] = run["cells"][names[0]]["metrics"]["ttft"]
     cells = {cell.id: cell for cell in cells_of(run)}
     base, other = (cells[name] for name in names)
-    assert change(base, other, TTFT, metric_scale(TTFT, [base, other])) == "about equal (+0.0%)"
-    assert "TTFT p50 ensemble about equal" in finding([base, other])
+    assert change(base, other, TTFT, metric_scale(TTFT, [base, other])) == "+0.0% (rounds overlap)"
+    assert finding([base, other]).startswith(
+        "At batch 8, ensemble against direct: TTFT p50 +0.0% (rounds overlap), TPOT"
+    )
+
+
+def test_many_paths_are_compared_in_percent() -> None:
+    charts = {chart.scenario: chart for chart in page("full").charts}
+    assert charts["novel-zh"].finding == (
+        "At batch 8, against direct: TTFT p50 core +8.0%, ensemble +23%, bls +29%; "
+        "TPOT p50 core +3.5%, ensemble +8.1%, bls +13%; output tokens/s core −3.5%, ensemble −8.0%, bls −12%."
+    )
 
 
 def test_a_lone_path_is_compared_with_its_smaller_batch() -> None:
@@ -153,8 +163,8 @@ def test_no_gpu_is_said_and_host_memory_is_called_what_it_is() -> None:
     assert memory.sentence.startswith("No GPU: GPU memory was not measured.")
     assert [row[1].text for row in memory.table.rows] == [
         "engine processes, host (RSS)",
-        "engine processes, host (RSS)",
         "server processes, host (RSS)",
+        "client processes, host (RSS)",
     ]
 
 

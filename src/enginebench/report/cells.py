@@ -62,12 +62,13 @@ class CellView:
         return tuple(value for value in self._metric(metric).get("per_round", ()) if value is not None)
 
     def peak_bytes(self, kind: str) -> float | None:
-        """The peak of ``gpu``, or of a ``host`` role: ``engine``, ``server``, or ``host`` for the sum of the roles."""
+        """The peak of ``gpu``, or on the host: of ``engine`` or ``server`` processes, or of both (``host``)."""
         memory = self.record.get("memory") or {}
         if kind == "gpu":
             return _optional(memory.get("gpu_peak_bytes"))
         host = memory.get("host_peak_bytes") or {}
-        known = [value for role, value in host.items() if value is not None and kind in (role, "host")]
+        wanted = ("engine", "server") if kind == "host" else (kind,)  # the client is no part of what is measured
+        known = [value for role, value in host.items() if value is not None and role in wanted]
         return float(sum(known)) if known else None
 
     def why_none(self, metric: str, key: str = "p50") -> str:

@@ -53,12 +53,12 @@ def overlap(base: CellView, other: CellView, metric: str) -> bool:
 
 
 def change(base: CellView, other: CellView, shown: Shown, scale: Scale) -> str | None:
-    """How ``other`` differs from ``base``, e.g. ``+3.1 ms (+4.2%)``; None without both values."""
+    """How ``other`` differs from ``base``, e.g. ``+3.1 ms (+4.2%)``; None without both."""
     before, after = base.value(shown.metric), other.value(shown.metric)
     if before is None or after is None or before == 0:
         return None
     if overlap(base, other, shown.metric):
-        return f"about equal ({percent(after / before - 1)})"
+        return f"{percent(after / before - 1)} (rounds overlap)"
     return f"{scale.signed(after - before)} ({percent(after / before - 1)})"
 
 
@@ -98,19 +98,20 @@ def spread(values: Sequence[float]) -> float:
 
 def _paths_sentence(at_load: Sequence[CellView], scales: Scales) -> str:
     base, *others = at_load
+    several = len(others) > 1
     parts = []
     for shown in (TTFT, TPOT, OUTPUT_RATE):
         changes = ((other.path, change(base, other, shown, scales[shown.metric])) for other in others)
-        short = _relative if len(others) > 1 else str
-        texts = ", ".join(f"{path} {short(text)}" for path, text in changes if text)
+        texts = [f"{path} {_relative(text)}" if several else text for path, text in changes if text]
         if texts:
-            parts.append(f"{_in_sentence(shown.title)} {texts}")
-    return f"At batch {base.batch_size}, against {base.path}: {'; '.join(parts)}."
+            parts.append(f"{_in_sentence(shown.title)} {', '.join(texts)}")
+    who = "against" if several else f"{others[0].path} against"
+    return f"At batch {base.batch_size}, {who} {base.path}: {('; ' if several else ', ').join(parts)}."
 
 
 def _relative(text: str) -> str:
-    """Only the percentage of a change, to keep a sentence about many paths short."""
-    return text if text.startswith("about") else text[text.index("(") + 1 : -1]
+    """The percentage of a change without its amount, to keep a sentence about many paths short."""
+    return text if text.endswith("overlap)") else text[text.index("(") + 1 : -1]
 
 
 def _growth_sentence(small: CellView, large: CellView, scales: Scales) -> str:

@@ -151,7 +151,7 @@ def _card_line(cell: CellView, at_load: Sequence[CellView], shown: Shown) -> Car
     note = change(base, cell, shown, scale) if cell is not base else None
     if cell is base:
         rounds = cell.per_round(shown.metric)
-        note = f"rounds {scale.number(min(rounds))}–{scale.number(max(rounds))}" if rounds else ""
+        note = f"{scale.number(min(rounds))}–{scale.number(max(rounds))}" if rounds else ""
     return CardLine(shown.title, Text(scale.number(value)), scale.symbol, note or "", shown.better)
 
 

@@ -134,14 +134,19 @@ def _scenario_facts(run: Json, name: str, cells: Sequence[CellView]) -> tuple[st
     return str(spec.get("description") or ""), " · ".join(fact for fact in facts if fact)
 
 
-def _prompts(prompts: object) -> str:
-    if isinstance(prompts, Mapping):
-        return f"prompts: {next(iter(prompts), 'none')}"
-    if not isinstance(prompts, Sequence) or isinstance(prompts, str) or not prompts:
+def _prompts(sources: Sequence[Json] | None) -> str:
+    if not sources:
         return ""
-    first = str(prompts[0])
-    quoted = f"“{first[:60]}…”" if len(first) > 60 else f"“{first}”"
-    return quoted if len(prompts) == 1 else f"{quoted} and {len(prompts) - 1} more"
+    more = f" and {len(sources) - 1} more" if len(sources) > 1 else ""
+    return _prompt(sources[0]) + more
+
+
+def _prompt(source: Json) -> str:
+    if text := source.get("text"):
+        return f"“{text[:60]}…”" if len(text) > 60 else f"“{text}”"
+    if "file" in source:
+        return f"prompts of {source['file']}"
+    return "synthetic prompts" if "synthetic" in source else "prompts given as token ids"
 
 
 def _prompt_tokens(cells: Sequence[CellView]) -> str:
