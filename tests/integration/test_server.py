@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import queue
+import secrets
 import signal
 import socket
 import subprocess
@@ -130,18 +131,23 @@ def generate(url: str, model: str, body: Mapping[str, Any]) -> dict[str, Any]:
         return dict(json.loads(connection.getresponse().read()))
 
 
-def shared_memory() -> set[str]:
-    return {path.name for path in Path("/dev/shm").glob("enginebench-*")}
+def argument(pid: int, option: str) -> str:
+    arguments = psutil.Process(pid).cmdline()
+    return next(one for one in arguments if one.startswith(f"{option}=")).partition("=")[2]
 
 
-def scratch_directories() -> set[str]:
-    return {path.name for path in Path(tempfile.gettempdir()).glob("enginebench-*")}
+def left_behind(name: str) -> list[Path]:
+    """Shared memory and scratch directories of the server ``name``; other servers may run beside ours."""
+    return [found for place in ("/dev/shm", tempfile.gettempdir()) for found in Path(place).glob(f"{name}*")]
 
 
 def gone(pids: tuple[int, ...]) -> bool:
-    processes = [psutil.Process(pid) for pid in pids if psutil.pid_exists(pid)]
-    _, alive = psutil.wait_procs([one for one in processes if one.name().startswith("triton")], timeout=10)
-    return not alive
+    """Whether the processes of a server ended within a while."""
+    processes = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            processes.append(psutil.Process(pid))
+    return not psutil.wait_procs(processes, timeout=10)[1]
 
 
 def test_is_ready_and_serves_the_five_models(server: TritonServer) -> None:
@@ -255,13 +261,16 @@ def test_a_port_in_use_is_named(small_repository: Path, tmp_path: Path) -> None:
             TritonServer.start(small_repository, tmp_path, http_port=port)
 
 
-def test_a_model_that_does_not_load_is_explained(small_repository: Path, build: Build, tmp_path: Path) -> None:
+def test_a_model_that_does_not_load_is_explained(
+    small_repository: Path, build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mark = secrets.token_hex(4)
+    monkeypatch.setattr(secrets, "token_hex", lambda _: mark)
     config = small_repository / "tensorrt_llm" / "config.pbtxt"
     config.write_text(config.read_text().replace(str(build.directory), "/nowhere"))
-    before = shared_memory(), scratch_directories()
     with pytest.raises(ServerError, match=r"Triton did not start \(exit code 1\).*(?s:.*)/nowhere is no directory"):
         TritonServer.start(small_repository, tmp_path)
-    assert (shared_memory(), scratch_directories()) == before
+    assert left_behind(f"enginebench-{mark}") == []
 
 
 def test_attaching_to_nothing_is_explained() -> None:
@@ -272,23 +281,23 @@ def test_attaching_to_nothing_is_explained() -> None:
 
 
 def test_a_stopped_server_leaves_nothing(small_repository: Path, tmp_path: Path) -> None:
-    before = shared_memory(), scratch_directories()
     server = TritonServer.start(small_repository, tmp_path)
     pids = server.pids()
     assert len(pids) == 5
+    name = argument(server.pid, "--id")
+    assert left_behind(name)
     server.stop()
     server.stop()
     assert gone(pids)
     assert server.pids() == ()
-    assert (shared_memory(), scratch_directories()) == before
+    assert left_behind(name) == []
 
 
 def test_a_killed_server_is_noticed_and_leaves_nothing(
     small_repository: Path, tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
-    before = shared_memory(), scratch_directories()
     with TritonServer.start(small_repository, tmp_path) as server:
-        pids = server.pids()
+        pids, name = server.pids(), argument(server.pid, "--id")
         events = stream_events(server.url, "ensemble", inputs("ensemble", "a", LONGEST, tokenizer, stream=True))
         next(events)
         os.kill(server.pid, signal.SIGKILL)
@@ -297,7 +306,7 @@ def test_a_killed_server_is_noticed_and_leaves_nothing(
         assert gone(pids)
         with pytest.raises(ServerError, match=r"Triton died while it was needed \(killed by signal 9\); its log"):
             server.check_alive()
-    assert (shared_memory(), scratch_directories()) == before
+    assert left_behind(name) == []
 
 
 def test_a_killed_core_is_noticed_though_triton_says_ready(small_repository: Path, tmp_path: Path) -> None:
@@ -327,24 +336,19 @@ time.sleep(600)
 def test_a_killed_harness_leaves_nothing(
     small_repository: Path, tmp_path: Path, tokenizer: Tokenizer, busy: bool
 ) -> None:
-    before = shared_memory(), scratch_directories()
     command = [sys.executable, "-c", textwrap.dedent(HARNESS), str(small_repository), str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as harness:
         assert harness.stdout is not None
         pids = tuple(map(int, harness.stdout.readline().split()))
         assert len(pids) == 5
-        supervisor = psutil.Process(pids[0]).parent()
-        events = stream_events(url_of(pids[0]), "ensemble", inputs("ensemble", "a", LONGEST, tokenizer, stream=True))
+        supervisor, name = psutil.Process(pids[0]).parent(), argument(pids[0], "--id")
+        url = f"http://127.0.0.1:{argument(pids[0], '--http-port')}"
+        events = stream_events(url, "ensemble", inputs("ensemble", "a", LONGEST, tokenizer, stream=True))
         if busy:
             next(events)
         harness.kill()
     assert supervisor is not None
     supervisor.wait(10)
     assert gone(pids)
-    assert (shared_memory(), scratch_directories()) == before
+    assert left_behind(name) == []
     events.close()  # type: ignore[attr-defined]
-
-
-def url_of(pid: int) -> str:
-    port = next(argument for argument in psutil.Process(pid).cmdline() if argument.startswith("--http-port="))
-    return f"http://127.0.0.1:{port.partition('=')[2]}"

@@ -15,8 +15,10 @@ from pathlib import Path
 
 from enginebench.errors import ServerError
 
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 NEWEST_PYTHON = (3, 12)
 OLDEST_GLIBC = (2, 35)
+MODELS_IMPORT = ("enginebench", "numpy", "array_api_compat")
 ATTACH = "or attach to a running server with --triton-url"
 
 
@@ -59,15 +61,33 @@ def write_backends(embedded: EmbeddedTriton, directory: Path) -> None:
     (python / "triton_python_backend_stub").symlink_to(embedded.stub)
 
 
-def server_environment(embedded: EmbeddedTriton) -> dict[str, str]:
-    """The environment of the server and its stubs: ours, with this Python's library and this Python first on PATH.
+def write_python_home(directory: Path) -> None:
+    """Make a virtual environment of links that holds what the models import, and nothing else.
 
-    The stub embeds Python, ignores PYTHONPATH and PYTHONHOME (on 3.11 and later), and takes the virtual environment
-    of the first ``python3`` on PATH. One BLAS thread a process: models and measuring client share the cores.
+    The stub embeds Python with the settings of an isolated interpreter: it ignores PYTHONPATH, finds its packages
+    through the first ``python3`` on PATH, and takes file names to be ASCII, which a home directory need not be.
+    """
+    base = Path(sys.base_prefix) / "bin" / f"python{PYTHON}"
+    site_packages = directory / "lib" / f"python{PYTHON}" / "site-packages"
+    site_packages.mkdir(parents=True)
+    for name in MODELS_IMPORT:
+        package = _package_directory(name)
+        if package is None:
+            raise ServerError(f"Triton's models need the package {name}: pip install 'enginebench[embedded]'.")
+        (site_packages / name).symlink_to(package.resolve())
+    (directory / "bin").mkdir()
+    (directory / "bin" / "python3").symlink_to(base)
+    (directory / "pyvenv.cfg").write_text(f"home = {base.parent}\ninclude-system-site-packages = false\n")
+
+
+def server_environment(embedded: EmbeddedTriton, python_home: Path) -> dict[str, str]:
+    """The environment of the server and its stubs: ours, with ``python_home`` first on PATH and the stub's library.
+
+    One BLAS thread a process: models and measuring client share the cores.
     """
     libraries = [str(embedded.libpython), str(embedded.libraries), os.environ.get("LD_LIBRARY_PATH", "")]
     return os.environ | {
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)]),
+        "PATH": os.pathsep.join([str(python_home / "bin"), os.environ.get("PATH", os.defpath)]),
         "LD_LIBRARY_PATH": os.pathsep.join(filter(None, libraries)),
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
@@ -109,13 +129,12 @@ def _package_directory(name: str) -> Path | None:
 
 def _parts(package: Path) -> EmbeddedTriton:
     root = package / "tritonserver"
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
     found = EmbeddedTriton(
         binary=root / "bin" / "tritonserver",
         python_backend=root / "backends" / "python",
-        stub=root / "python_backend_stubs" / python / "triton_python_backend_stub",
+        stub=root / "python_backend_stubs" / PYTHON / "triton_python_backend_stub",
         libraries=package.parent / "nvidia_pytriton.libs",
-        libpython=_libpython_directory(python),
+        libpython=_libpython_directory(),
         version=importlib.metadata.version("nvidia-pytriton"),
     )
     for part in (found.binary, found.python_backend, found.stub, found.libraries):
@@ -126,17 +145,17 @@ def _parts(package: Path) -> EmbeddedTriton:
     return found
 
 
-def _libpython_directory(python: str) -> Path:
+def _libpython_directory() -> Path:
     """Where libpython lies; the loader's own directories count too (Debian's libpython package)."""
-    name = f"libpython{python}.so.1.0"
+    name = f"libpython{PYTHON}.so.1.0"
     libdir = sysconfig.get_config_var("LIBDIR") or ""
     multiarch = sysconfig.get_config_var("MULTIARCH") or ""
     for directory in (Path(libdir), Path(libdir) / multiarch, Path(sys.base_prefix) / "lib"):
         if (directory / name).is_file():
             return directory
-    if ctypes.util.find_library(f"python{python}"):
+    if ctypes.util.find_library(f"python{PYTHON}"):
         return Path(libdir)
     raise ServerError(
         f"Triton's python backend needs {name}, which this Python ({sys.base_prefix}) was built without: "
-        f"install the system's libpython{python} package or a Python built with --enable-shared, {ATTACH}."
+        f"install the system's libpython{PYTHON} package or a Python built with --enable-shared, {ATTACH}."
     )

@@ -15,7 +15,13 @@ from types import TracebackType
 import psutil
 
 from enginebench.errors import ServerError
-from enginebench.server.embedded import EmbeddedTriton, find_embedded, server_environment, write_backends
+from enginebench.server.embedded import (
+    EmbeddedTriton,
+    find_embedded,
+    server_environment,
+    write_backends,
+    write_python_home,
+)
 from enginebench.server.logs import last_lines, says_port_taken
 from enginebench.server.probe import server_name, stream_events
 from enginebench.server.process import SupervisedServer
@@ -24,6 +30,7 @@ STOP_GRACE_S = 2.0  # an orderly unload takes over a second for each BLS instanc
 LAUNCHES = 3  # a free port can be taken between asking and binding
 CANARY_TOKENS = 4
 POLL_S = 0.05
+CLEANUP_S = 2.0
 
 
 class _PortTakenError(Exception):
@@ -74,12 +81,13 @@ class TritonServer:
         name = f"enginebench-{secrets.token_hex(5)}"
         scratch = Path(tempfile.mkdtemp(prefix=f"{name}-"))
         write_backends(embedded, scratch / "backends")
+        write_python_home(scratch / "python")
         # Python in the stub takes paths to be ASCII: the repository is reached through one that is.
         (scratch / "models").symlink_to(repository.resolve())
         log = _new_log(log_dir)
         process = SupervisedServer(name, scratch, log)
         command = _command(embedded, scratch, name, port)
-        return cls(process, process.start(command, server_environment(embedded)), port, log)
+        return cls(process, process.start(command, server_environment(embedded, scratch / "python")), port, log)
 
     def wait_ready(self, timeout_s: float) -> None:
         """Return when the server answers under our id, lives, and has streamed at least two events.
@@ -103,11 +111,12 @@ class TritonServer:
         Raises:
             ServerError: something died; with the last lines of the log.
         """
-        if ending := self._process.ending():
+        dead = next(((model, stub) for model, stub in self._stubs if not _alive(stub)), None)
+        # Stubs die with their server, whose own end is known once its supervisor has cleaned up.
+        if ending := self._process.ending(wait_s=CLEANUP_S if dead else 0.0):
             raise ServerError(f"Triton died while it was needed ({ending}){self._log_end()}")
-        for model, stub in self._stubs:
-            if not _alive(stub):
-                raise ServerError(f"The process of Triton's model {model!r} (pid {stub.pid}) died{self._log_end()}")
+        if dead:
+            raise ServerError(f"The process of Triton's model {dead[0]!r} (pid {dead[1].pid}) died{self._log_end()}")
 
     def pids(self) -> tuple[int, ...]:
         """The server's pid, then those of the processes that run its models; empty when it is gone."""

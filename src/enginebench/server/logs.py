@@ -12,7 +12,8 @@ def last_lines(log: Path, count: int = 5) -> list[str]:
     """The last ``count`` lines that name a problem, or simply the last ones when none does."""
     lines = [line for line in _read(log).splitlines() if line.strip() and not HARMLESS.search(line)]
     problems = [line for line in lines if PROBLEM.search(line)]
-    return [_shortened(line) for line in (problems or lines)[-count:]]
+    said = [line for line in lines if not line.startswith(("|", "+"))]  # not Triton's tables
+    return [_shortened(line) for line in (problems or said)[-count:]]
 
 
 def says_port_taken(log: Path) -> bool:

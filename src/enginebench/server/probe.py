@@ -69,5 +69,5 @@ def _event(line: bytes) -> dict[str, Any] | None:
 
 def _checked(event: dict[str, Any], model: str) -> dict[str, Any]:
     if "error" in event:
-        raise ServerError(f"The model {model!r} answered with an error: {event['error']}.")
+        raise ServerError(f"The model {model!r} answered with an error: {str(event['error']).rstrip('.')}.")
     return event

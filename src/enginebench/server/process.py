@@ -53,10 +53,11 @@ class SupervisedServer:
                 start_new_session=True,  # Ctrl-C is for the harness, which then stops us in order
             )
 
-    def ending(self) -> str | None:
-        """How the server ended, in words, or None while it lives."""
-        code = self._supervisor.poll()
-        if code is None:
+    def ending(self, wait_s: float = 0.0) -> str | None:
+        """How the server ended, in words, or None when it has not within ``wait_s``."""
+        try:
+            code = self._supervisor.wait(wait_s)
+        except subprocess.TimeoutExpired:
             return None
         if code > 128:
             return f"killed by signal {code - 128}"

@@ -38,6 +38,9 @@ class _Stream:
     counts_output: bool
     token_ids: list[int] = field(default_factory=list)  # kept until the end without streaming
     cancelled: bool = False
+    # A sender that is asked whether it is cancelled after its final response brings the server down.
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    ended: bool = False
 
 
 class TritonPythonModel:
@@ -95,7 +98,9 @@ class TritonPythonModel:
             event = self._events.get()
             stream = self._streams.pop(event.request_id) if event.ended else self._streams[event.request_id]
             try:
-                _send(stream, event)
+                with stream.lock:
+                    stream.ended = event.ended
+                    _send(stream, event)
             except Exception as error:  # the client may have gone
                 pb_utils.Logger.log_warn(f"a response could not be sent: {error}")
                 self._batcher.cancel(event.request_id)
@@ -107,9 +112,17 @@ class TritonPythonModel:
             self._under_way.clear()
             for request_id, stream in list(self._streams.items()):
                 self._under_way.set()
-                if not stream.cancelled and stream.sender.is_cancelled():
-                    stream.cancelled = True
+                if _has_left(stream):
                     self._batcher.cancel(request_id)
+
+
+def _has_left(stream: _Stream) -> bool:
+    """Whether the client was found to have gone, just now."""
+    with stream.lock:
+        if stream.ended or stream.cancelled:
+            return False
+        stream.cancelled = bool(stream.sender.is_cancelled())
+        return stream.cancelled
 
 
 def _path(text: str) -> Path:

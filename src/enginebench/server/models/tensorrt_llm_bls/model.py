@@ -5,6 +5,7 @@ carries the text of its own tokens (``accumulate_tokens`` false).
 """
 
 import json
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -37,6 +38,9 @@ class TritonPythonModel:
         """Learn the core's name."""
         parameters = json.loads(args["model_config"])["parameters"]
         self._core = parameters["tensorrt_llm_model_name"]["string_value"]
+        # The stub drops its own hold on a finished stream on a thread without the GIL. If that hold is the last one,
+        # tensors are freed there and the process crashes (seen on Python 3.12): ours must outlive it.
+        self._finished: deque[Any] = deque(maxlen=8)
 
     def execute(self, requests: list[Any]) -> None:
         """Answer ``requests`` one after the other. Never raises: the responses are sent here."""
@@ -53,23 +57,26 @@ class TritonPythonModel:
         given = {tensor.name(): tensor for tensor in request.inputs()}
         encoded = _call("preprocessing", _renamed(PREPROCESSING, given), tuple(CORE_FROM_PREPROCESSING.values()))
         inputs = _renamed(CORE_FROM_PREPROCESSING, encoded) + _renamed(CORE_FROM_REQUEST, given)
-        for tokens in _stream(self._core, inputs, ("output_ids", "sequence_length", *COUNTS)):
+        for tokens in self._tokens(inputs, ("output_ids", "sequence_length", *COUNTS)):
             ids = _renamed({"TOKENS_BATCH": "output_ids", "SEQUENCE_LENGTH": "sequence_length"}, tokens)
             text = _call("postprocessing", ids, ("OUTPUT",))
             counts = [tokens[name] for name in COUNTS if name in tokens]
             yield pb_utils.InferenceResponse(output_tensors=_renamed({"text_output": "OUTPUT"}, text) + counts)
 
+    def _tokens(self, inputs: list[Any], outputs: Sequence[str]) -> Iterator[dict[str, Any]]:
+        responses = _request(self._core, inputs, outputs).exec(decoupled=True)
+        self._finished.append(responses)
+        for response in responses:
+            if tensors := _tensors(response):  # the last one may be a mere flag
+                yield tensors
+
 
 def _call(model: str, inputs: list[Any], outputs: Sequence[str]) -> dict[str, Any]:
-    request = pb_utils.InferenceRequest(model_name=model, inputs=inputs, requested_output_names=list(outputs))
-    return _tensors(request.exec())
+    return _tensors(_request(model, inputs, outputs).exec())
 
 
-def _stream(model: str, inputs: list[Any], outputs: Sequence[str]) -> Iterator[dict[str, Any]]:
-    request = pb_utils.InferenceRequest(model_name=model, inputs=inputs, requested_output_names=list(outputs))
-    for response in request.exec(decoupled=True):
-        if tensors := _tensors(response):  # the last one may be a mere flag
-            yield tensors
+def _request(model: str, inputs: list[Any], outputs: Sequence[str]) -> Any:
+    return pb_utils.InferenceRequest(model_name=model, inputs=inputs, requested_output_names=list(outputs))
 
 
 def _tensors(response: Any) -> dict[str, Any]:
