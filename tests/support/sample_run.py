@@ -6,6 +6,7 @@ Deterministic: the same call gives the same record. Nothing here imports engineb
 import json
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -188,7 +189,7 @@ def measured(cell: Cell, rng: random.Random, rounds: int = 5) -> Run:
     metrics = _metrics(cell, per_round, spans)
     low, high = PROMPT_TOKENS.get(cell.scenario, (4, 4))
     return {
-        **_identity(cell),
+        **asdict(cell),
         "status": "measured",
         "reason": None,
         "prompt_tokens": [low, high],
@@ -263,23 +264,13 @@ def _expand(name: str, spec: Mapping[str, Any], paths: Sequence[str]) -> list[Ce
     ]
 
 
-def _identity(cell: Cell) -> Run:
-    return {
-        "scenario": cell.scenario,
-        "path": cell.path,
-        "streaming": cell.streaming,
-        "output_tokens": cell.output_tokens,
-        "batch_size": cell.batch_size,
-    }
-
-
 def _cell_of(record: Mapping[str, Any]) -> Cell:
     return Cell(record["scenario"], record["path"], record["streaming"], record["output_tokens"], record["batch_size"])
 
 
 def _unmeasured(cell: Cell, status: str, reason: str) -> Run:
     return {
-        **_identity(cell),
+        **asdict(cell),
         "prompt_tokens": list(PROMPT_TOKENS.get(cell.scenario, (4, 4))),
         "rounds": 5,
         "warmup_rounds": 1,
