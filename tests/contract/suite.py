@@ -7,7 +7,7 @@ has come.
 
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -34,6 +34,21 @@ class MakeRequest(Protocol):
         streaming: bool = True,
         sampling: Sampling = Sampling(),  # noqa: B008 - frozen
     ) -> Request: ...
+
+
+def requests_with(encode: Callable[[str], tuple[int, ...]]) -> MakeRequest:
+    """Make requests whose prompts ``encode`` tokenises."""
+
+    def make(
+        index: int,
+        prompt: str = "你是谁？",
+        output_tokens: int = 8,
+        streaming: bool = True,
+        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
+    ) -> Request:
+        return Request(index, prompt, encode(prompt), output_tokens, streaming, sampling)
+
+    return make
 
 
 def collect(session: Session, ends: int) -> list[Arrival]:

@@ -8,11 +8,10 @@ import pytest
 from enginebench.builds.build import read_build
 from enginebench.builds.tokenizer import open_tokenizer
 from enginebench.errors import SessionError
-from enginebench.plan.requests import Request, Sampling
 from enginebench.reference.build import ReferenceOptions, write_build
 from enginebench.runtimes.base import Session
 from enginebench.runtimes.open import open_session
-from tests.contract.suite import MakeRequest, RuntimeContract
+from tests.contract.suite import MakeRequest, RuntimeContract, requests_with
 
 SMALL = ReferenceOptions(
     layers=2, hidden=32, heads=4, kv_heads=2, ffn=64, vocab_size=1024, max_batch_size=4, min_step_ms=1
@@ -35,18 +34,7 @@ def session(directory: Path) -> Iterator[Session]:
 
 @pytest.fixture
 def make_request(directory: Path) -> MakeRequest:
-    tokenizer = open_tokenizer(read_build("small", directory))
-
-    def make(
-        index: int,
-        prompt: str = "你是谁？",
-        output_tokens: int = 8,
-        streaming: bool = True,
-        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
-    ) -> Request:
-        return Request(index, prompt, tokenizer.encode(prompt), output_tokens, streaming, sampling)
-
-    return make
+    return requests_with(open_tokenizer(read_build("small", directory)).encode)
 
 
 class TestReference(RuntimeContract):

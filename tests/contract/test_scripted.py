@@ -5,10 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from enginebench.errors import SessionError
-from enginebench.plan.requests import Request, Sampling
 from enginebench.runtimes.base import Session
 from enginebench.runtimes.open import open_session
-from tests.contract.suite import MakeRequest, RuntimeContract, collect
+from tests.contract.suite import MakeRequest, RuntimeContract, collect, requests_with
 
 FAST = {"first_s": 0.002, "gap_s": 0.001}
 
@@ -20,14 +19,7 @@ def session() -> Iterator[Session]:
     opened.close()
 
 
-def make(
-    index: int,
-    prompt: str = "你是谁？",
-    output_tokens: int = 8,
-    streaming: bool = True,
-    sampling: Sampling = Sampling(),  # noqa: B008 - frozen
-) -> Request:
-    return Request(index, prompt, tuple(map(ord, prompt)), output_tokens, streaming, sampling)
+make = requests_with(lambda prompt: tuple(map(ord, prompt)))
 
 
 @pytest.fixture

@@ -4,10 +4,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from enginebench.plan.requests import Request, Sampling
 from enginebench.runtimes.base import Session
 from enginebench.runtimes.open import open_session
-from tests.contract.suite import MakeRequest, RuntimeContract
+from tests.contract.suite import MakeRequest, RuntimeContract, requests_with
 from tests.support.scripted_server import ScriptedServer
 from tests.support.scripted_triton import TOKENIZER, TOKENIZER_SPEC, ScriptedTriton
 
@@ -23,16 +22,7 @@ def session(request: pytest.FixtureRequest) -> Iterator[Session]:
 
 @pytest.fixture
 def make_request() -> MakeRequest:
-    def make(
-        index: int,
-        prompt: str = "你是谁？",
-        output_tokens: int = 8,
-        streaming: bool = True,
-        sampling: Sampling = Sampling(),  # noqa: B008 - frozen
-    ) -> Request:
-        return Request(index, prompt, TOKENIZER.encode(prompt), output_tokens, streaming, sampling)
-
-    return make
+    return requests_with(TOKENIZER.encode)
 
 
 class TestTritonHttp(RuntimeContract):

@@ -14,6 +14,9 @@ import psutil
 import pytest
 
 from tests.support.bench_project import BenchProject, answers
+from tests.support.embedded import needs_triton
+
+pytestmark = needs_triton
 
 Done: TypeAlias = "subprocess.CompletedProcess[str]"
 Smoke: TypeAlias = tuple[BenchProject, Done]

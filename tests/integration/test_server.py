@@ -2,7 +2,6 @@
 
 import contextlib
 import http.client
-import importlib.util
 import json
 import os
 import queue
@@ -32,11 +31,9 @@ from enginebench.server.control import attach
 from enginebench.server.launch import TritonServer
 from enginebench.server.probe import stream_events
 from enginebench.server.repository import MODELS, write_reference_repository
+from tests.support.embedded import needs_triton
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("pytriton") is None and "CI" not in os.environ,
-    reason="the embedded server is not installed: pip install 'enginebench[embedded]'",
-)
+pytestmark = needs_triton
 
 CONCURRENCY = 8
 LONGEST = 16_000  # tokens of output that outlive any test

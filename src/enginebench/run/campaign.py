@@ -88,8 +88,9 @@ class Campaign:
         return write_report(self._store.directory)
 
     def _memory(self, records: Sequence[RoundRecord]) -> dict[str, Any]:
-        measured = [record for record in records if not record.warmup]
-        return peaks(self._telemetry.samples(measured[0].started_ns, measured[-1].ended_ns))
+        self._telemetry.fresh()  # so that a cell shorter than the sampler's period has a sample, too
+        first = next(record for record in records if not record.warmup)
+        return peaks(self._telemetry.samples(first.started_ns))
 
     def _fail(self, planned: PlannedCell, reason: str, cell_run: CellRun | None) -> None:
         records = cell_run.records if cell_run else []
