@@ -1,6 +1,7 @@
 """The Triton client meets the contract on the models of a real server, and no path changes a token."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pytest
 
@@ -40,8 +41,8 @@ def server(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
 
 
 def connect(server: TritonServer, build: Build, model: str) -> Session:
-    options = {"url": server.url, "model": model, "tokenizer": dict(tokenizer_spec(build)), "connections": 4}
-    return open_session("triton_http", options)
+    options: Mapping[str, Any] = {"url": server.url, "model": model, "connections": 4}
+    return open_session("triton_http", {**options, "tokenizer": tokenizer_spec(build)})
 
 
 @pytest.fixture(params=MODELS)
