@@ -25,7 +25,16 @@ def build_from_option(text: str | None, root: Path) -> Build:
         raise BuildError(
             f"--build {text!r} is not of the form NAME=DIR, e.g. --build fp16=/engines/chatglm3_6b/fp16/1-gpu."
         )
-    return read_build(name, Path(directory_text).expanduser(), python or sys.executable)
+    return _runnable(read_build(name, Path(directory_text).expanduser(), python or sys.executable))
+
+
+def _runnable(build: Build) -> Build:
+    if build.kind != "reference":
+        raise BuildError(
+            f"Build {build.name} ({build.directory}) is a TensorRT-LLM {build.version} engine, and this version of "
+            "enginebench has no adapter for its runtime yet: give a reference build."
+        )
+    return build
 
 
 def _default_build(directory: Path) -> Build:
