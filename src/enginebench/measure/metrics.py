@@ -111,6 +111,17 @@ def request_values(name: str, record: RoundRecord) -> Floats:
     return values
 
 
+def token_gaps_s(record: RoundRecord) -> Floats:
+    """ITL: a value per token after the first chunk of each completed request, and +∞ per token of one that failed."""
+    requests, chunks = record.requests, record.chunks
+    order = np.argsort(chunks.request, kind="stable")
+    request, stamp_ns, tokens = chunks.request[order], chunks.stamp_ns[order], chunks.tokens[order]
+    wanted = (request[1:] == request[:-1]) & np.isin(request[1:], requests.index[requests.ok])
+    gaps_s, tokens = np.diff(stamp_ns)[wanted] / 1e9, tokens[1:][wanted]
+    missing = int(np.sum(np.maximum(requests.requested_tokens[~requests.ok] - 1, 1)))
+    return np.concatenate([np.repeat(gaps_s / tokens, tokens), np.full(missing, np.inf)])
+
+
 def nearest_rank(values: Floats, percent: int) -> float:
     """The smallest value that at least ``percent`` of ``values`` do not exceed (numpy's ``inverted_cdf``).
 
@@ -150,7 +161,7 @@ def _result(metric: Metric, rounds: Sequence[RoundRecord], limits: Mapping[str, 
 
 def _distribution(name: str, rounds: Sequence[RoundRecord]) -> dict[str, float | int | None]:
     per_request = np.concatenate([request_values(name, record) for record in rounds])
-    pooled = np.concatenate([_itl_values(record) for record in rounds]) if name == "itl" else per_request
+    pooled = np.concatenate([token_gaps_s(record) for record in rounds]) if name == "itl" else per_request
     values = np.sort(pooled[~np.isnan(pooled)])
     count = int(np.count_nonzero(~np.isnan(per_request)))
     summary: dict[str, float | int | None] = {
@@ -182,17 +193,6 @@ def _rate_per_user(record: RoundRecord) -> Floats:
     tpot_s = _tpot(record)
     tpot_s[tpot_s <= 0] = np.nan  # everything in one instant: no rate to speak of
     return 1 / tpot_s
-
-
-def _itl_values(record: RoundRecord) -> Floats:
-    """A value per token after the first chunk of each completed request, and +∞ per token of one that failed."""
-    requests, chunks = record.requests, record.chunks
-    order = np.argsort(chunks.request, kind="stable")
-    request, stamp_ns, tokens = chunks.request[order], chunks.stamp_ns[order], chunks.tokens[order]
-    wanted = (request[1:] == request[:-1]) & np.isin(request[1:], requests.index[requests.ok])
-    gaps_s, tokens = np.diff(stamp_ns)[wanted] / 1e9, tokens[1:][wanted]
-    missing = int(np.sum(np.maximum(requests.requested_tokens[~requests.ok] - 1, 1)))
-    return np.concatenate([np.repeat(gaps_s / tokens, tokens), np.full(missing, np.inf)])
 
 
 _PER_REQUEST: Mapping[str, Callable[[RoundRecord], Floats]] = {

@@ -7,6 +7,7 @@ from enginebench.errors import SessionError
 from enginebench.runtimes.base import JsonValue, Session
 
 RUNTIMES: Mapping[str, str] = {
+    "null": "enginebench.runtimes.null",
     "reference": "enginebench.runtimes.reference",
     "scripted": "enginebench.runtimes.scripted",
     "triton_http": "enginebench.runtimes.triton_http",

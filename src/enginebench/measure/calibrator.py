@@ -1,0 +1,166 @@
+"""Drives the real worker against known truth: a truth server for clients of Triton, the null runtime in process.
+
+One calibrator serves a run; it starts what it needs when it is needed, and remembers what it has measured. What the
+numbers mean is ``calibration``'s and ``validity``'s.
+"""
+
+import math
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+from enginebench.measure.calibration import Calibration, Cost, Point, calibrate, times_of_null, times_of_truth
+from enginebench.measure.records import RoundRecord
+from enginebench.measure.truth import TruthServer
+from enginebench.measure.truth_server import Script
+from enginebench.measure.worker_process import Worker
+from enginebench.plan.load import Batch, Concurrency, Load
+from enginebench.plan.requests import Request, Sampling
+
+STALL_TIMEOUT_S = 20.0
+SHORT_S = 0.8
+"""How long the calibration of a cell is, about."""
+
+_WARM_UP_TOKENS = 8
+_LONGEST_TTFT_S = 0.05  # errors are absolute: waiting longer would show nothing more
+_STEPS_PER_OCTAVE = 2
+
+
+class Calibrator:
+    """Measures the client's error at a point; a context manager. ``directory`` is where workers' logs land."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._open = ExitStack()
+        self._server: TruthServer | None = None
+        self._workers: dict[tuple[str, str | None], Worker] = {}
+        self._known: dict[tuple[Point, str | None], Calibration] = {}
+
+    def measure(self, point: Point, python: str | None = None) -> Calibration:
+        """Calibrate at ``point``; under the interpreter ``python`` (None: the harness's own).
+
+        Raises:
+            EnginebenchError: something did not start, broke, or lost tokens.
+        """
+        worker = self._worker(point.runtime, python)
+        server = self._truth_server() if point.runtime != "null" else None
+        self._open_session(worker, server, point)
+        warm_up = replace(point, requests=point.streams, tokens=_WARM_UP_TOKENS)
+        self._drive(worker, warm_up)
+        if server is not None:
+            server.follow(script_of(point))
+        record, cost = self._drive(worker, point)
+        truth = server.truth() if server is not None else None
+        times = times_of_truth(record, truth) if truth is not None else times_of_null(record)
+        return calibrate(record, times, point, cost, truth)
+
+    def short(self, point: Point, python: str | None = None) -> Calibration:
+        """``measure`` at the rounded point, once: cells that are alike share it. Raises as ``measure`` does."""
+        key = (rounded(point), python)
+        if key not in self._known:
+            self._known[key] = self.measure(*key)
+        return self._known[key]
+
+    def worker(self) -> Worker:
+        """The worker that drives the client of Triton, for measurements of other kinds."""
+        return self._worker("triton_http", None)
+
+    def server(self) -> TruthServer:
+        """The truth server, for measurements of other kinds."""
+        return self._truth_server()
+
+    def close(self) -> None:
+        """End every process."""
+        self._server = None
+        self._workers.clear()
+        self._open.close()
+
+    def __enter__(self) -> "Calibrator":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _truth_server(self) -> TruthServer:
+        if self._server is None:
+            self._server = self._open.enter_context(TruthServer.start())
+        return self._server
+
+    def _worker(self, runtime: str, python: str | None) -> Worker:
+        key = (runtime, python)
+        if key not in self._workers:
+            worker = self._workers[key] = Worker.start(python, self._directory / f"calibration-{runtime}.log")
+            self._open.callback(worker.close)
+        return self._workers[key]
+
+    @staticmethod
+    def _open_session(worker: Worker, server: TruthServer | None, point: Point) -> None:
+        if server is None:
+            worker.open(point.runtime, {"first_s": point.ttft_s, "gap_s": point.gap_s})
+        else:
+            server.follow(Script(first_s=0.001, gap_s=0.001))  # for the warm-up
+            connections = {"connections": point.streams}
+            worker.open(point.runtime, {"url": server.url, "model": server.model, **connections})
+
+    @staticmethod
+    def _drive(worker: Worker, point: Point) -> tuple[RoundRecord, Cost]:
+        return drive(worker, load_of(point), requests_of(point))
+
+
+def drive(worker: Worker, load: Load, requests: list[Request]) -> tuple[RoundRecord, Cost]:
+    """Run one round; return its record and what it cost the worker. Raises EnginebenchError."""
+    worker.prepare(requests, load=load, round_index=0, warmup=False, stall_timeout_s=STALL_TIMEOUT_S)
+    tokens = sum(request.output_tokens for request in requests)
+    started_s, cpu_s = time.monotonic(), cpu_seconds(worker.pid)
+    worker.run()
+    wall_s, running_s = time.monotonic() - started_s, cpu_seconds(worker.pid) - cpu_s
+    record = worker.fetch()
+    decoding_s = cpu_seconds(worker.pid) - cpu_s - running_s
+    return record, Cost(running_s / tokens, decoding_s / tokens, running_s / wall_s, tokens / wall_s)
+
+
+def load_of(point: Point) -> Load:
+    """The load that a point stands for."""
+    return Batch(point.streams) if point.kind == "batch" else Concurrency(point.streams)
+
+
+def script_of(point: Point) -> Script:
+    """What the truth server does at a point."""
+    return Script(point.ttft_s, point.gap_s, point.together)
+
+
+def requests_of(point: Point) -> list[Request]:
+    """The requests of a point; the input id is the index, by which the truth knows them."""
+    return [Request(index, "", (index,), point.tokens, True, Sampling()) for index in range(point.requests)]
+
+
+def point_for(streams: int, gap_s: float, ttft_s: float, tokens: int, *, kind: str, runtime: str) -> Point:
+    """The short calibration of a cell that showed this much: ``SHORT_S`` long, its tokens in step.
+
+    ``tokens``: of a request of the cell; the calibration's are never longer, because errors of TPOT shrink with length.
+    """
+    ttft_s = min(ttft_s, _LONGEST_TTFT_S)
+    most = max(2, int((SHORT_S - ttft_s) / gap_s)) if gap_s else tokens
+    tokens = max(2, min(tokens, most))
+    rounds = max(1, int(SHORT_S / (ttft_s + gap_s * tokens)))
+    return Point(streams, gap_s, ttft_s, tokens, streams * rounds, kind, together=True, runtime=runtime)
+
+
+def rounded(point: Point) -> Point:
+    """The point with gap and TTFT rounded down to half octaves, tokens to a power of two: never a lighter load."""
+    gap_s, ttft_s = _down(point.gap_s), _down(point.ttft_s)
+    tokens = 1 << (point.tokens.bit_length() - 1)
+    return replace(point, gap_s=gap_s, ttft_s=ttft_s, tokens=max(2, tokens))
+
+
+def _down(value_s: float) -> float:
+    if value_s <= 0:
+        return 0.0
+    return float(2 ** (math.floor(math.log2(value_s) * _STEPS_PER_OCTAVE) / _STEPS_PER_OCTAVE))
+
+
+def cpu_seconds(pid: int) -> float:
+    """CPU time of a process so far, all its threads; to the nanosecond, unlike that in /proc."""
+    return time.clock_gettime_ns((~pid << 3) | 2) / 1e9  # the clock id of another process: see clock_getcpuclockid(3)
