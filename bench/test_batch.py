@@ -2,6 +2,9 @@
 
 from collections.abc import Callable
 
+import pytest
 
+
+@pytest.mark.loads("batch")
 def test_batch(measure: Callable[[], None]) -> None:
     measure()

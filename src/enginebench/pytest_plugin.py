@@ -15,13 +15,14 @@ import pytest
 from enginebench.errors import EnginebenchError
 from enginebench.plan.cells import DEFAULT_PATHS, PATHS, Cell
 from enginebench.plan.expand import Expansion, expand
+from enginebench.plan.load import KINDS
 from enginebench.plan.selection import DEFAULT_SET, Selection, load_selection
 
 if TYPE_CHECKING:
     from enginebench.run.campaign import Campaign
     from enginebench.run.plan import Plan
 
-PARAMETERS = ("scenario", "path", "streaming", "output_tokens", "batch_size")
+PARAMETERS = ("scenario", "path", "streaming", "output_tokens", "load")
 
 
 @dataclass(slots=True)
@@ -72,6 +73,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[BENCH] = Bench()
+    config.addinivalue_line("markers", f"loads(*kinds): measure only cells with these loads ({', '.join(KINDS)})")
 
 
 # --- Collection: scenarios → cells → items ---------------------------------------------------------------------------
@@ -87,8 +89,9 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         except EnginebenchError as error:
             bench.error = error
     cells = bench.expansion.cells
-    values = [tuple(getattr(cell, name) for name in PARAMETERS) for cell in cells]
-    metafunc.parametrize(PARAMETERS, values, ids=[cell.id for cell in cells])
+    kinds = [kind for mark in metafunc.definition.iter_markers("loads") for kind in mark.args]
+    cells = tuple(cell for cell in cells if not kinds or cell.load.kind in kinds)
+    metafunc.parametrize(PARAMETERS, [cell.parameters for cell in cells], ids=[cell.id for cell in cells])
 
 
 def _select(config: pytest.Config, bench: Bench) -> None:
@@ -97,12 +100,20 @@ def _select(config: pytest.Config, bench: Bench) -> None:
     bench.selection = selection
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Path by path, as planned, whichever function takes a cell: cells of a path share a loaded engine."""
+    places = {cell.id: place for place, cell in enumerate(config.stash[BENCH].expansion.cells)}
+    bench = [item for item in _bench_items(items) if isinstance(item.callspec.params[PARAMETERS[0]], str)]
+    others = [item for item in items if item not in _bench_items(items)]
+    items[:] = [*others, *sorted(bench, key=lambda item: places[_cell(item).id])]
+
+
 @pytest.hookimpl(tryfirst=True)  # before the terminal asks for the lines of the plan
 def pytest_collection_finish(session: pytest.Session) -> None:
     bench = session.config.stash[BENCH]
     if bench.error is not None:
         raise pytest.UsageError(str(bench.error))
-    cells = [_cell(item) for item in _bench_items(session)]
+    cells = [_cell(item) for item in _bench_items(session.items)]
     if not cells or session.config.option.collectonly or session.config.option.benchmark_skip:
         return
     _refuse_xdist(session.config)
@@ -137,13 +148,14 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     return plan_lines(plan.build.name, ids, not_applicable, plan.left_out, plan.estimate_s)
 
 
-def _bench_items(session: pytest.Session) -> list[pytest.Function]:
-    return [item for item in session.items if isinstance(item, pytest.Function) and "measure" in item.fixturenames]
+def _bench_items(items: Sequence[pytest.Item]) -> list[pytest.Function]:
+    return [item for item in items if isinstance(item, pytest.Function) and "measure" in item.fixturenames]
 
 
 def _cell(item: pytest.Function) -> Cell:
-    parameters: Any = {name: item.callspec.params[name] for name in PARAMETERS}
-    return Cell(**parameters)
+    cells = item.config.stash[BENCH].expansion.cells
+    wanted = tuple(item.callspec.params[name] for name in PARAMETERS)
+    return next(cell for cell in cells if cell.parameters == wanted)
 
 
 def _refuse_xdist(config: pytest.Config) -> None:
@@ -156,17 +168,17 @@ def _refuse_xdist(config: pytest.Config) -> None:
 
 @pytest.fixture
 def measure(  # noqa: PLR0917 - pytest-benchmark groups by scalar parameters, so a cell arrives in pieces
-    pytestconfig: pytest.Config,
+    request: pytest.FixtureRequest,
     benchmark: Any,
-    scenario: str,
-    path: str,
-    streaming: bool,
-    output_tokens: int,
-    batch_size: int,
+    scenario: str,  # noqa: ARG001
+    path: str,  # noqa: ARG001
+    streaming: bool,  # noqa: ARG001
+    output_tokens: int | str,  # noqa: ARG001
+    load: str,  # noqa: ARG001
 ) -> Callable[[], None]:
     """A function that measures the item's cell."""
-    cell = Cell(scenario, path, streaming, output_tokens, batch_size)
-    return lambda: _measure(pytestconfig, benchmark, cell)
+    cell = _cell(request.node)
+    return lambda: _measure(request.config, benchmark, cell)
 
 
 def _measure(config: pytest.Config, benchmark: Any, cell: Cell) -> None:

@@ -30,7 +30,7 @@ STATUSES = ("measured", "failed", "not_applicable", "skipped")
 
 _HEADER_KEYS = ("command", "build", "attached_url", "environment", "calibration", "plan")
 _KEYS = ("schema", "id", "created", "finished", "interrupted", *_HEADER_KEYS, "sessions", "cells")
-_CELL_KEYS = ("scenario", "path", "streaming", "output_tokens", "batch_size", "status", "reason")
+_CELL_KEYS = ("scenario", "path", "streaming", "output_tokens", "load", "status", "reason")
 
 
 class RunStore:

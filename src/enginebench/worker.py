@@ -27,6 +27,7 @@ from enginebench.measure.protocol import (
     write_message,
 )
 from enginebench.measure.records import to_frames
+from enginebench.plan.load import load_from_json
 from enginebench.runtimes.base import Session
 from enginebench.runtimes.open import open_session
 
@@ -84,16 +85,22 @@ class Worker:
 
     def _prepare(self, body: Mapping[str, Any]) -> None:
         self._opened().drain(DRAIN_TIMEOUT_S)
-        self._round, self._raw = {**body, "requests": requests_from_json(body["requests"])}, None
+        load, requests = load_from_json(body["load"]), requests_from_json(body["requests"])
+        self._round, self._raw = {**body, "load": load, "requests": requests}, None
         gc.collect()  # now, because rounds run without the collector
         self._send("prepared")
 
-    def _run(self, _: Mapping[str, Any]) -> None:
+    def _run(self, body: Mapping[str, Any]) -> None:
         session, settings = self._opened(), self._round
         if not settings:
             raise WorkerError("The worker was asked to run before a round was prepared.")
         self._raw = run_round(
-            session, settings["requests"], settings["batch_size"], settings["stall_timeout_s"], self._progress
+            session,
+            settings["requests"],
+            settings["load"],
+            settings["stall_timeout_s"],
+            self._progress,
+            body["start_at_ns"],
         )
         window_s = (self._raw.ended_ns - self._raw.started_ns) / 1e9
         self._send("done", makespan_s=window_s, arrivals=len(self._raw.arrivals), given_up=len(self._raw.given_up))

@@ -95,7 +95,7 @@ def test_pytest_benchmarks_own_file_carries_our_metrics(
         "path": "ensemble",
         "streaming": True,
         "output_tokens": 8,
-        "batch_size": 2,
+        "load": "bs002",
     }
     assert row["stats"]["rounds"] == row["extra_info"]["rounds"] == 2
     ttft = row["extra_info"]["metrics"]["ttft"]

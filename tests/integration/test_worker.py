@@ -20,6 +20,7 @@ from enginebench.errors import SessionError, WorkerError
 from enginebench.measure.metrics import cell_metrics
 from enginebench.measure.records import RoundRecord
 from enginebench.measure.worker_process import Worker
+from enginebench.plan.load import Batch, Load
 from enginebench.plan.requests import Request, Sampling
 from enginebench.reference.build import ReferenceOptions, write_build
 from enginebench.runtimes.scripted import token_id
@@ -46,9 +47,12 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Worker]]:
         worker.close()
 
 
-def drive(worker: Worker, asked: list[Request], batch_size: int = 2, **settings: Any) -> RoundRecord:
+PAIRS = Batch(2)
+
+
+def drive(worker: Worker, asked: list[Request], load: Load = PAIRS, **settings: Any) -> RoundRecord:
     settings = {"round_index": 0, "warmup": False, "stall_timeout_s": 10.0} | settings
-    worker.prepare(asked, batch_size=batch_size, **settings)
+    worker.prepare(asked, load=load, **settings)
     worker.run()
     return worker.fetch()
 
@@ -60,7 +64,7 @@ def test_rounds_share_a_session_and_come_back_whole(start: Callable[..., Worker]
     first = drive(worker, requests(), warmup=True, round_index=-1)
     second = drive(worker, requests(3), block=2)
     assert (first.warmup, first.round_index, len(first.requests)) == (True, -1, 4)
-    assert (second.block, second.batch_size, second.stamp_kind) == (2, 2, "engine")
+    assert (second.block, second.load["size"], second.stamp_kind) == (2, 2, "engine")
     assert second.requests.outcome == ("ok", "ok", "ok")
     assert second.chunks.token_ids.tolist()[0] == token_id(requests()[0], 0)
     assert cell_metrics([first, second])["service_ttft"].summary["p50"] == pytest.approx(0.004)
@@ -70,7 +74,7 @@ def test_the_summary_and_progress_come_from_the_run_itself(start: Callable[..., 
     worker = start()
     worker.open("scripted", FAST | {"gap_s": 0.2})
     told: list[tuple[int, int]] = []
-    worker.prepare(requests(), batch_size=4, round_index=0, warmup=False, stall_timeout_s=10)
+    worker.prepare(requests(), load=Batch(4), round_index=0, warmup=False, stall_timeout_s=10)
     summary = worker.run(lambda tokens, ended: told.append((tokens, ended)))
     assert (summary["arrivals"], summary["given_up"]) == (20, 0)
     assert summary["makespan_s"] == pytest.approx(worker.fetch().window_s)
@@ -87,7 +91,7 @@ def test_a_worker_on_the_reference_engine(start: Callable[..., Worker], tmp_path
     asked = [Request(index, "写一篇玄幻小说", ids, 6, True, Sampling()) for index in range(8)]
     worker = start()
     assert worker.open("reference", {"directory": str(tmp_path / "build")})["blas_threads"] == "1"
-    found = drive(worker, asked, 4)
+    found = drive(worker, asked, Batch(4))
     assert found.requests.outcome == ("ok",) * 8
     assert len({tuple(answer) for answer in np.split(_by_request(found), 8)}) == 1  # greedy: the same for all
 
@@ -154,7 +158,7 @@ def test_a_worker_that_is_killed_in_a_round_is_a_worker_error(start: Callable[..
     worker = start()
     worker.open("scripted", SLOW)
     worker.check_alive()
-    worker.prepare(requests(), batch_size=2, round_index=0, warmup=False, stall_timeout_s=60)
+    worker.prepare(requests(), load=Batch(2), round_index=0, warmup=False, stall_timeout_s=60)
     with pytest.raises(WorkerError, match=r"was killed by SIGKILL .*it said nothing"):
         worker.run(lambda *_: os.kill(worker.pid, signal.SIGKILL))
 
@@ -232,13 +236,14 @@ HARNESS = """
     import threading, time
     from pathlib import Path
     from enginebench.measure.worker_process import Worker
+    from enginebench.plan.load import Batch
     from enginebench.plan.requests import Request, Sampling
 
     def drive():
         worker = Worker.start(None, Path(r"{log}"))
         worker.open("scripted", {options})
         asked = [Request(0, "x", (1,), 5, True, Sampling())]
-        worker.prepare(asked, batch_size=1, round_index=0, warmup=False, stall_timeout_s=90)
+        worker.prepare(asked, load=Batch(1), round_index=0, warmup=False, stall_timeout_s=90)
         worker.run(lambda tokens, ended: print(worker.pid, flush=True))
 
     {call}

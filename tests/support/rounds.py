@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from enginebench.measure.records import ChunkTable, RequestTable, RoundRecord, int_array, stamp_array
+from enginebench.plan.load import Batch, load_to_json
 
 MS = 1_000_000  # ns
 START_NS = 5_000 * MS  # no stamp of CLOCK_MONOTONIC is 0
@@ -44,7 +45,7 @@ def round_of(
         "round_index": 0,
         "warmup": False,
         "block": 0,
-        "batch_size": len(rows),
+        "load": load_to_json(Batch(max(1, len(rows)))),
         "stamp_kind": "engine",
         "clock_stepped": False,
     }

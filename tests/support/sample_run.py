@@ -6,11 +6,11 @@ Deterministic: the same call gives the same record. Nothing here imports engineb
 import json
 import random
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from enginebench.plan.cells import PATHS, Cell
+from enginebench.plan.load import Batch, load_from_json, load_to_json
 
 Run = dict[str, Any]
 
@@ -76,15 +76,15 @@ def typical_run() -> Run:
     """What a newcomer sees: direct beside ensemble, a failed cell, some beyond limits or left out, a finding."""
     run = full_run(paths=("direct", "ensemble"))
     over = _unmeasured(
-        Cell("long-prompt", "ensemble", True, 16, 8), "failed", "the server died in mid-stream: exit status 139"
+        Cell("long-prompt", "ensemble", True, 16, Batch(8)), "failed", "the server died in mid-stream: exit status 139"
     )
     run["cells"]["long-prompt-ensemble-stream-out0016-bs008"] = over
     for path in ("direct", "ensemble"):
-        cell = Cell("novel-zh", path, True, 1024, 8)
+        cell = Cell("novel-zh", path, True, 1024, Batch(8))
         run["plan"]["left_out"][cell.id] = (
             "1,024 output tokens exceed the 128 of the set 'default'; choose --scenario novel-zh"
         )
-        limit = Cell("long-prompt", path, True, 1024, 1)
+        limit = Cell("long-prompt", path, True, 1024, Batch(1))
         reason = "prompt 640 + output 1024 tokens exceed the build's max_seq_len 1536"
         run["plan"]["cells"].append(limit.id)
         run["cells"][limit.id] = _unmeasured(limit, "not_applicable", reason)
@@ -184,12 +184,12 @@ def measured(cell: Cell, rng: random.Random, rounds: int = 5) -> Run:
     first, later = _model(cell)
     per_round = [(first * _noise(rng), later * _noise(rng)) for _ in range(rounds)]
     spans = [one + two * (cell.output_tokens - 1) for one, two in per_round]
-    requests = max(4, cell.batch_size)
-    batches = requests / cell.batch_size
+    requests = max(4, _size(cell))
+    batches = requests / _size(cell)
     metrics = _metrics(cell, per_round, spans)
     low, high = PROMPT_TOKENS.get(cell.scenario, (4, 4))
     return {
-        **asdict(cell),
+        **_head(cell),
         "status": "measured",
         "reason": None,
         "prompt_tokens": [low, high],
@@ -208,19 +208,19 @@ def measured(cell: Cell, rng: random.Random, rounds: int = 5) -> Run:
 
 def _model(cell: Cell) -> tuple[float, float]:
     extra_first, extra_later = OVERHEAD_S[cell.path]
-    prefill = 0.0009 * PROMPT_TOKENS.get(cell.scenario, (4, 4))[1] * cell.batch_size**0.8
-    step = 0.012 + 0.00022 * max(0, cell.batch_size - 1)
-    crowd = cell.batch_size**0.5
+    prefill = 0.0009 * PROMPT_TOKENS.get(cell.scenario, (4, 4))[1] * _size(cell) ** 0.8
+    step = 0.012 + 0.00022 * max(0, _size(cell) - 1)
+    crowd = _size(cell) ** 0.5
     return 0.013 + prefill + extra_first * crowd, step + extra_later * crowd
 
 
 def _metrics(cell: Cell, per_round: Sequence[tuple[float, float]], spans: Sequence[float]) -> Run:
-    count = max(4, cell.batch_size) * len(spans)
-    tokens = [cell.batch_size * cell.output_tokens / span for span in spans]
+    count = max(4, _size(cell)) * len(spans)
+    tokens = [_size(cell) * cell.output_tokens / span for span in spans]
     metrics = {
         "e2e_latency": _latency(spans, count),
         "output_tokens_per_s": _scalar("tokens/s", tokens),
-        "requests_per_s": _scalar("requests/s", [cell.batch_size / span for span in spans]),
+        "requests_per_s": _scalar("requests/s", [_size(cell) / span for span in spans]),
     }
     if cell.streaming:
         metrics["ttft"] = _latency([one for one, _ in per_round], count)
@@ -250,13 +250,13 @@ def _noise(rng: random.Random) -> float:
 
 def _host_peak(cell: Cell) -> Run:
     if cell.path == "direct":
-        return {"engine": 64 * MIB + cell.batch_size * MIB}
-    return {"server": 258 * MIB + cell.batch_size * MIB, "client": 38 * MIB}
+        return {"engine": 64 * MIB + _size(cell) * MIB}
+    return {"server": 258 * MIB + _size(cell) * MIB, "client": 38 * MIB}
 
 
 def _expand(name: str, spec: Mapping[str, Any], paths: Sequence[str]) -> list[Cell]:
     return [
-        Cell(name, path, streaming, output, size)
+        Cell(name, path, streaming, output, Batch(size))
         for path in paths
         for streaming in spec["streaming"]
         for output in spec["output_tokens"]
@@ -265,12 +265,28 @@ def _expand(name: str, spec: Mapping[str, Any], paths: Sequence[str]) -> list[Ce
 
 
 def _cell_of(record: Mapping[str, Any]) -> Cell:
-    return Cell(record["scenario"], record["path"], record["streaming"], record["output_tokens"], record["batch_size"])
+    load = load_from_json(record["load"])
+    return Cell(record["scenario"], record["path"], record["streaming"], record["output_tokens"], load)
+
+
+def _size(cell: Cell) -> int:
+    return cell.load.connections
+
+
+def _head(cell: Cell) -> Run:
+    return {
+        "scenario": cell.scenario,
+        "path": cell.path,
+        "streaming": cell.streaming,
+        "output_tokens": cell.output_tokens,
+        "load": load_to_json(cell.load),
+        "batch_size": cell.batch_size,
+    }
 
 
 def _unmeasured(cell: Cell, status: str, reason: str) -> Run:
     return {
-        **asdict(cell),
+        **_head(cell),
         "prompt_tokens": list(PROMPT_TOKENS.get(cell.scenario, (4, 4))),
         "rounds": 5,
         "warmup_rounds": 1,

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from enginebench.errors import SessionError
-from enginebench.measure.driver import BatchRelease, record, run_round
+from enginebench.measure.driver import record, run_round
 from enginebench.measure.records import RoundRecord
+from enginebench.plan.load import Batch, Load
 from enginebench.plan.requests import Request, Sampling
 from enginebench.runtimes.base import Arrival, Chunk
 from enginebench.runtimes.scripted import Script, ScriptedSession, token_id
@@ -19,8 +20,11 @@ def requests(count: int, output_tokens: int = 4, *, streaming: bool = True) -> l
     return [Request(index, "x", (1, 2, 3), output_tokens, streaming, Sampling()) for index in range(count)]
 
 
-def drive(session: ScriptedSession, asked: Sequence[Request], batch_size: int = 2, stall_s: float = 5.0) -> RoundRecord:
-    return record(session, run_round(session, asked, batch_size, stall_s), round_index=0, warmup=False)
+PAIRS = Batch(2)
+
+
+def drive(session: ScriptedSession, asked: Sequence[Request], load: Load = PAIRS, stall_s: float = 5.0) -> RoundRecord:
+    return record(session, run_round(session, asked, load, stall_s), round_index=0, warmup=False)
 
 
 def scripted(**script: Any) -> ScriptedSession:
@@ -88,7 +92,7 @@ def test_when_a_whole_batch_stalls_the_rest_is_not_sent() -> None:
 
 def test_a_session_that_breaks_ends_the_round() -> None:
     with pytest.raises(SessionError, match="breaks"):
-        run_round(scripted(faults={2: "break"}), requests(4), 2, 5.0)
+        run_round(scripted(faults={2: "break"}), requests(4), Batch(2), 5.0)
     assert gc.isenabled()
 
 
@@ -112,7 +116,7 @@ def test_the_garbage_collector_rests_during_a_round_and_works_after_it() -> None
             seen.append(gc.isenabled())
             return super().poll(timeout_s)
 
-    run_round(Watching(Script(first_s=0.001, gap_s=0.001)), requests(2), 2, 5.0)
+    run_round(Watching(Script(first_s=0.001, gap_s=0.001)), requests(2), Batch(2), 5.0)
     assert seen
     assert not any(seen)
     assert gc.isenabled()
@@ -124,13 +128,13 @@ def test_nothing_is_decoded_before_the_round_is_over() -> None:
         def decode(self, arrivals: Sequence[Arrival]) -> Sequence[Chunk]:
             raise AssertionError(f"{len(arrivals)} arrivals were decoded in the loop")
 
-    raw = run_round(Undecodable(Script(first_s=0.001, gap_s=0.001)), requests(2), 2, 5.0)
+    raw = run_round(Undecodable(Script(first_s=0.001, gap_s=0.001)), requests(2), Batch(2), 5.0)
     assert len(raw.arrivals) == 8
 
 
 def test_progress_is_told_now_and_then() -> None:
     told: list[tuple[int, int]] = []
-    run_round(scripted(gap_s=0.1), requests(2, 8), 2, 5.0, lambda tokens, ended: told.append((tokens, ended)))
+    run_round(scripted(gap_s=0.1), requests(2, 8), Batch(2), 5.0, lambda tokens, ended: told.append((tokens, ended)))
     assert 1 <= len(told) <= 4  # of 0.7 s, every 0.25 s; slow machines tell less often
     assert told == sorted(told)
     assert told[-1][0] <= 16
@@ -163,14 +167,6 @@ def test_a_round_without_requests_is_over_at_once() -> None:
     found = drive(scripted(), [])
     assert len(found.requests) == 0
     assert found.window_s == 0
-
-
-def test_a_release_is_due_only_when_nothing_is_in_flight() -> None:
-    release = BatchRelease(requests(3), 2)
-    assert [request.index for request in release.due(0)] == [0, 1]
-    assert not release.due(1)
-    assert [request.index for request in release.due(0)] == [2]
-    assert not release.due(0)
 
 
 def test_a_clock_step_during_the_round_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

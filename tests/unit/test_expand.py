@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from enginebench.errors import ScenarioError
 from enginebench.plan.cells import PATHS, Cell
 from enginebench.plan.expand import cells, estimate_s, expand, requests_per_round
+from enginebench.plan.load import Batch
 from enginebench.plan.scenario import Scenario
 from enginebench.plan.selection import Selection, load_selection
 
@@ -34,7 +35,7 @@ def make(name: str = "example", **keys: object) -> Scenario:
 def test_every_combination_once(sizes: list[int], tokens: list[int], streaming: list[bool], paths: list[str]) -> None:
     scenario = make(batch_sizes=sizes, output_tokens=tokens, streaming=streaming)
     made = cells(scenario, paths)
-    expected = {Cell("example", *parts) for parts in product(paths, streaming, tokens, sizes)}
+    expected = {Cell("example", *parts) for parts in product(paths, streaming, tokens, map(Batch, sizes))}
     assert set(made) == expected
     assert len(made) == len(expected)
 
@@ -82,7 +83,7 @@ def test_long_answers_are_left_out_with_a_reason() -> None:
 @given(prompts=st.integers(1, 40), size=st.integers(1, 40), requests=st.none() | st.integers(1, 100))
 def test_rounds_are_full_batches(prompts: int, size: int, requests: int | None) -> None:
     scenario = make(prompts=["Hello"] * prompts, requests=requests)
-    count = requests_per_round(scenario, size)
+    count = requests_per_round(scenario, Batch(size))
     assert count % size == 0
     assert 0 <= count - (requests or max(prompts, size)) < size
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from enginebench.errors import ScenarioError
 from enginebench.plan.cells import Cell
+from enginebench.plan.load import Batch
 from enginebench.plan.prompts import round_requests
 from enginebench.plan.requests import Request
 from enginebench.plan.scenario import Scenario
@@ -41,7 +42,7 @@ def make(prompts: object, **keys: object) -> Scenario:
 
 
 def requests(scenario: Scenario, size: int = 1, round_index: int = 0, seed: int = 0) -> tuple[Request, ...]:
-    return round_requests(scenario, Cell("example", "direct", True, 8, size), Characters(), round_index, seed)
+    return round_requests(scenario, Cell("example", "direct", True, 8, Batch(size)), Characters(), round_index, seed)
 
 
 def synthetic(**keys: object) -> list[object]:
@@ -74,7 +75,7 @@ def test_rounds_keep_lengths_and_renew_tokens(seed: int) -> None:
 @given(size=st.integers(1, 8), streaming=st.booleans(), path=st.sampled_from(["direct", "core", "ensemble"]))
 def test_cells_of_a_scenario_share_their_prompts(size: int, streaming: bool, path: str) -> None:
     scenario = make(["你好", *synthetic(count=3)], requests=4)
-    cell = Cell("example", path, streaming, 99, size)
+    cell = Cell("example", path, streaming, 99, Batch(size))
     made = round_requests(scenario, cell, Characters(), 0, 1)
     alone = requests(scenario, seed=1)
     assert [each.prompt_ids for each in made[:4]] == [each.prompt_ids for each in alone]
@@ -147,7 +148,7 @@ def test_sampling_is_passed_on_with_a_seed_for_each_request() -> None:
 def test_synthetic_text_is_fitted_to_a_tokenizer_that_merges() -> None:
     tokenizer = Merging(plain_ids=range(4))
     scenario = make([{"synthetic": {"input_tokens": 40, "count": 20}}])
-    made = round_requests(scenario, Cell("example", "direct", True, 8, 1), tokenizer, 0, 0)
+    made = round_requests(scenario, Cell("example", "direct", True, 8, Batch(1)), tokenizer, 0, 0)
     assert {len(each.prompt_ids) for each in made} == {40}
     assert all(tokenizer.encode(each.prompt_text) == each.prompt_ids for each in made)
 
@@ -163,4 +164,4 @@ def test_synthetic_text_is_fitted_to_a_tokenizer_that_merges() -> None:
 )
 def test_prompts_that_a_tokenizer_cannot_carry(prompts: object, tokenizer: Characters, said: str) -> None:
     with pytest.raises(ScenarioError, match=said):
-        round_requests(make(prompts), Cell("example", "direct", True, 8, 1), tokenizer, 0, 0)
+        round_requests(make(prompts), Cell("example", "direct", True, 8, Batch(1)), tokenizer, 0, 0)

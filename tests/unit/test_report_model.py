@@ -7,6 +7,7 @@ import pytest
 
 from enginebench.errors import RunError
 from enginebench.plan.cells import Cell
+from enginebench.plan.load import Batch
 from enginebench.report.cells import cells_of
 from enginebench.report.compare import TTFT, change, finding, metric_scale, reference_load
 from enginebench.report.model import page_of
@@ -69,7 +70,7 @@ def test_the_reference_load_is_the_longest_streaming_answer_at_the_largest_share
 def test_the_reference_load_prefers_what_every_path_measured() -> None:
     run = sample_run.typical_run()
     del run["cells"]["novel-zh-ensemble-stream-out0128-bs008"]
-    assert {cell.batch_size for cell in reference_load(cells_of(run))} == {4}
+    assert {cell.load.level for cell in reference_load(cells_of(run))} == {4}
 
 
 def test_cards_show_every_path_with_its_change_against_the_first() -> None:
@@ -215,11 +216,11 @@ def test_a_plan_that_names_no_cell_is_one_sentence(tmp_path: Path) -> None:
 
 def test_a_cell_that_was_not_reached_is_read_from_its_id() -> None:
     run = sample_run.one_cell_run()
-    cell = Cell("a-stream-out1-bs1", "ensemble", False, 1024, 16)
+    cell = Cell("a-stream-out1-bs1", "ensemble", False, 1024, Batch(16))
     run["plan"]["cells"].append(cell.id)
     (view,) = [view for view in cells_of(run) if view.status == "missing"]
-    assert (view.scenario, view.path, view.streaming, view.output_tokens, view.batch_size) == (
-        cell.scenario, cell.path, cell.streaming, cell.output_tokens, cell.batch_size,
+    assert (view.scenario, view.path, view.streaming, view.output_tokens, view.load.label) == (
+        cell.scenario, cell.path, cell.streaming, cell.output_tokens, cell.load.label,
     )  # fmt: skip
 
 

@@ -35,7 +35,7 @@ ROUNDS = [
 
 
 def result(status: str = "measured", **more: Any) -> dict[str, Any]:
-    keys = {"scenario": "smoke", "path": "direct", "streaming": True, "output_tokens": 3, "batch_size": 1}
+    keys = {"scenario": "smoke", "path": "direct", "streaming": True, "output_tokens": 3, "load": {}}
     return {**keys, "status": status, "reason": None, "metrics": {}, **more}
 
 

@@ -14,6 +14,8 @@ import numpy as np
 
 from enginebench.clock import measure_offset, now_ns
 from enginebench.measure.records import UNKNOWN, ChunkTable, RequestTable, RoundRecord, int_array, stamp_array
+from enginebench.measure.releases import Release, release_of
+from enginebench.plan.load import Load, load_to_json
 from enginebench.plan.requests import Request
 from enginebench.runtimes.base import Arrival, Chunk, Session
 
@@ -28,8 +30,8 @@ OnProgress: TypeAlias = Callable[[int, int], None]
 class RawRound:
     """What a round left, undecoded."""
 
-    requests: Sequence[Request]
-    batch_size: int
+    load: Load
+    requests: list[Request] = field(default_factory=list)  # in the order of release
     intended_ns: dict[int, int] = field(default_factory=dict)  # by request index
     sent_ns: dict[int, int] = field(default_factory=dict)
     arrivals: list[Arrival] = field(default_factory=list)
@@ -47,78 +49,65 @@ class RawRound:
         return max((arrival.stamp_ns for arrival in self.arrivals), default=self.started_ns)
 
 
-class BatchRelease:
-    """``batch_size`` requests at once, the next ones when all of these are done."""
-
-    def __init__(self, requests: Sequence[Request], batch_size: int):
-        self._requests = requests
-        self._batch_size = batch_size
-        self._next = 0
-
-    def due(self, in_flight: int) -> Sequence[Request]:
-        """The requests to send now."""
-        if in_flight:
-            return ()
-        batch = self._requests[self._next : self._next + self._batch_size]
-        self._next += len(batch)
-        return batch
-
-    def give_up(self) -> Sequence[Request]:
-        """The requests that have not been sent, and now never will be."""
-        unsent, self._next = self._requests[self._next :], len(self._requests)
-        return unsent
-
-
 def run_round(
     session: Session,
     requests: Sequence[Request],
-    batch_size: int,
+    load: Load,
     stall_timeout_s: float,
     on_progress: OnProgress | None = None,
+    start_at_ns: int | None = None,
 ) -> RawRound:
-    """Drive one pass over ``requests``; return when each has ended, failed, or gone without an event for too long.
+    """Drive one round of ``requests`` under ``load``; return when each has ended, failed, or been silent for too long.
 
-    A request without an event for ``stall_timeout_s`` is cancelled. When that happened to all requests of a batch the
-    engine is taken for dead, and the rest is not sent. Raises what the session raises when it breaks.
+    ``start_at_ns``: when the round starts (CLOCK_MONOTONIC), for rounds that start together; now by default.
+    A request without an event for ``stall_timeout_s`` is cancelled. When nothing is heard of any other request either,
+    the engine is taken for dead, and the rest is not sent. Raises what the session raises when it breaks.
     """
-    raw = RawRound(requests, batch_size)
+    raw = RawRound(load)
     before = measure_offset()
     with _no_garbage_collection():
-        _Loop(session, raw, stall_timeout_s, on_progress).run()
+        release = release_of(load, requests, now_ns() if start_at_ns is None else start_at_ns)
+        _Loop(session, raw, release, stall_timeout_s, on_progress).run()
     raw.clock_stepped = before.stepped(measure_offset())
     return raw
 
 
 class _Loop:
-    def __init__(self, session: Session, raw: RawRound, stall_timeout_s: float, on_progress: OnProgress | None):
+    def __init__(
+        self, session: Session, raw: RawRound, release: Release, stall_timeout_s: float, on_progress: OnProgress | None
+    ):
         self._session = session
         self._raw = raw
-        self._release = BatchRelease(raw.requests, raw.batch_size)
-        self._last_event_ns: dict[int, int] = {}  # of the requests in flight
+        self._release = release
+        self._last_event_ns: dict[int, int] = {}  # of the requests in flight; at first, when they were sent
+        self._last_end_ns = 0  # when a request was last seen to end by itself
         self._stall_ns = int(stall_timeout_s * 1e9)
         self._tick_s = min(PROGRESS_S, stall_timeout_s / 4)
         self._next_tick_ns = now_ns() + int(self._tick_s * 1e9)
         self._on_progress = on_progress
         self._counted, self._tokens, self._ended = 0, 0, 0
-        self._alive = True  # whether anything of the batch at hand ended by itself
 
     def run(self) -> None:
         """Until nothing is in flight and nothing is left to send."""
-        while self._send_due() or self._last_event_ns:
-            self._take(self._session.poll(self._tick_s))
+        while self._send_due() or self._last_event_ns or self._release.next_due_ns() is not None:
+            self._take(self._session.poll(self._wait_s()))
             if now_ns() >= self._next_tick_ns:
                 self._tick()
 
+    def _wait_s(self) -> float:
+        next_ns = self._release.next_due_ns()
+        return self._tick_s if next_ns is None else min(self._tick_s, max(0, next_ns - now_ns()) / 1e9)
+
     def _send_due(self) -> bool:
-        due = self._release.due(len(self._last_event_ns))
+        due = self._release.due(now_ns())
         if not due:
             return False
-        intended_ns = now_ns()
-        for request, sent_ns in zip(due, self._session.submit(due), strict=True):
+        requests = [request for request, _ in due]
+        for (request, intended_ns), sent_ns in zip(due, self._session.submit(requests), strict=True):
             self._raw.sent_ns[request.index] = sent_ns
             self._raw.intended_ns[request.index] = intended_ns
             self._last_event_ns[request.index] = sent_ns
-        self._alive = False
+        self._raw.requests += requests
         return True
 
     def _take(self, arrivals: Sequence[Arrival]) -> None:
@@ -131,26 +120,41 @@ class _Loop:
             if arrival.ended:
                 del self._last_event_ns[arrival.request_index]
                 self._ended += 1
-                self._alive = True
+                self._last_end_ns = seen_ns
+                self._release.ended(arrival.stamp_ns)
 
     def _tick(self) -> None:
         """What need not be done for every arrival: look for stalls, tell how far the round is."""
         now = now_ns()
         self._next_tick_ns = now + int(self._tick_s * 1e9)
-        for index in [index for index, seen_ns in self._last_event_ns.items() if now - seen_ns >= self._stall_ns]:
-            self._stalled(index)
+        stalled = [index for index, seen_ns in self._last_event_ns.items() if now - seen_ns >= self._stall_ns]
+        for index in stalled:
+            self._give_up(index, "stall", f"nothing arrived for {self._stall_ns / 1e9:g} s", now)
+        if stalled and self._silent_since(min(self._raw.sent_ns[index] for index in stalled)):
+            self._engine_is_dead(now)
         if self._on_progress is not None:
             self._tokens += sum(_size(arrival) for arrival in self._raw.arrivals[self._counted :])
             self._counted = len(self._raw.arrivals)
             self._on_progress(self._tokens, self._ended)
 
-    def _stalled(self, index: int) -> None:
+    def _silent_since(self, sent_ns: int) -> bool:
+        """Whether no request has ended since then, and nothing arrived for any that is in flight."""
+        heard = (seen_ns > self._raw.sent_ns[index] for index, seen_ns in self._last_event_ns.items())
+        return self._last_end_ns < sent_ns and not any(heard)
+
+    def _give_up(self, index: int, outcome: str, why: str, now: int) -> None:
         self._session.cancel(index)
         del self._last_event_ns[index]
-        self._raw.given_up[index] = ("stall", f"nothing arrived for {self._stall_ns / 1e9:g} s")
-        if not self._last_event_ns and not self._alive:
-            why = "not sent: every request before it stalled"
-            self._raw.given_up |= {request.index: ("cancelled", why) for request in self._release.give_up()}
+        self._raw.given_up[index] = (outcome, why)
+        self._release.ended(now)
+
+    def _engine_is_dead(self, now: int) -> None:
+        for index in list(self._last_event_ns):
+            self._give_up(index, "cancelled", "given up: every request before it stalled", now)
+        unsent = self._release.give_up()
+        self._raw.requests += unsent
+        why = "not sent: every request before it stalled"
+        self._raw.given_up |= {request.index: ("cancelled", why) for request in unsent}
 
 
 def _size(arrival: Arrival) -> int:
@@ -177,7 +181,7 @@ def record(session: Session, raw: RawRound, *, round_index: int, warmup: bool, b
         warmup=warmup,
         block=block,
         streaming=all(request.streaming for request in raw.requests),
-        batch_size=raw.batch_size,
+        load=load_to_json(raw.load),
         stamp_kind=session.stamp_kind,
         started_ns=raw.started_ns,
         ended_ns=raw.ended_ns,

@@ -3,8 +3,8 @@
 A message is a length (u32, little-endian), that many bytes of JSON, then the raw buffers whose sizes stand in its
 ``blobs``. The worker greets with ``hello``; then it answers one operation after the other::
 
-    open {runtime, options} → opened {facts}          prepare {requests, batch_size, ...} → prepared
-    run → progress {tokens, ended}*, done {...}       fetch → record (blobs)          close → closed
+    open {runtime, options} → opened {facts}          prepare {requests, load, ...} → prepared
+    run {start_at_ns} → progress {tokens, ended}*, done {...}       fetch → record (blobs)          close → closed
 
 or, to any of them, ``error {kind, message}``, where ``kind`` names a class of ``enginebench.errors``. Standard library
 only.
@@ -20,7 +20,7 @@ from enginebench import errors
 from enginebench.errors import EnginebenchError, WorkerError
 from enginebench.plan.requests import Request, Sampling
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 _LENGTH = struct.Struct("<I")
 _MAX_HEADER_BYTES = 256 * 2**20  # beyond this it is not a length that was read

@@ -31,7 +31,7 @@ class RequestTable:
     prompt_tokens: Ints  # as asked
     reported_prompt_tokens: Ints  # as the path reported it; -1 unknown
     requested_tokens: Ints
-    intended_ns: Stamps  # batch: when its batch was released; 0 never
+    intended_ns: Stamps  # when the load wanted it to leave; 0 never
     sent_ns: Stamps  # just before it left; 0 never
     first_ns: Stamps  # the first arrival with a token; 0 none
     last_ns: Stamps  # the last arrival with a token; 0 none
@@ -75,7 +75,7 @@ class RoundRecord:
     warmup: bool
     block: int
     streaming: bool
-    batch_size: int
+    load: Mapping[str, Any]  # plan.load as JSON: kind, label, level and more
     stamp_kind: str
     started_ns: int  # release of the first request
     ended_ns: int  # last arrival; equal to started_ns when nothing arrived

@@ -28,6 +28,7 @@ from enginebench.measure.protocol import (
     write_message,
 )
 from enginebench.measure.records import RoundRecord, from_frames
+from enginebench.plan.load import Load, load_to_json
 from enginebench.plan.requests import Request
 
 START_TIMEOUT_S = 60.0
@@ -112,7 +113,7 @@ class Worker:
         self,
         requests: Sequence[Request],
         *,
-        batch_size: int,
+        load: Load,
         round_index: int,
         warmup: bool,
         stall_timeout_s: float,
@@ -121,7 +122,7 @@ class Worker:
         """Hand over the requests of the next round, once nothing of the last one is running any more."""
         body = {
             "requests": requests_to_json(requests),
-            "batch_size": batch_size,
+            "load": load_to_json(load),
             "round_index": round_index,
             "warmup": warmup,
             "block": block,
@@ -129,12 +130,13 @@ class Worker:
         }
         self._ask("prepare", body, "prepared", ANSWER_TIMEOUT_S)
 
-    def run(self, on_progress: OnProgress | None = None) -> Mapping[str, Any]:
+    def run(self, on_progress: OnProgress | None = None, start_at_ns: int | None = None) -> Mapping[str, Any]:
         """Drive the prepared round to its end; return ``makespan_s``, ``arrivals`` and ``given_up``.
 
+        ``start_at_ns``: when it starts (CLOCK_MONOTONIC), for rounds of several workers that start together.
         ``on_progress`` takes the tokens so far and the requests that ended, about four times a second.
         """
-        self._send("run", {})
+        self._send("run", {"start_at_ns": start_at_ns})
         while (answer := self._receive(ANSWER_TIMEOUT_S)).op == "progress":
             if on_progress is not None:
                 on_progress(answer.body["tokens"], answer.body["ended"])

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from enginebench.plan.load import Batch, Load
+
 PATHS = ("direct", "core", "ensemble", "bls")
 """Every way that a request can take to a build, in the order of the layers."""
 
@@ -16,7 +18,8 @@ class Cell:
     path: str
     streaming: bool
     output_tokens: int
-    batch_size: int
+    load: Load
+    output_stdev: float = 0.0  # 0: every answer has exactly ``output_tokens``, else that is their mean
 
     @property
     def id(self) -> str:
@@ -27,4 +30,19 @@ class Cell:
     def shape(self) -> str:
         """What the cell has in common with its siblings on the other paths, e.g. ``stream-out1024-bs008``."""
         mode = "stream" if self.streaming else "nostream"
-        return f"{mode}-out{self.output_tokens:04d}-bs{self.batch_size:03d}"
+        return f"{mode}-out{self.output_tokens:04d}{self._spread}-{self.load.label}"
+
+    @property
+    def parameters(self) -> tuple[str, str, bool, int | str, str]:
+        """Scenario, path, streaming, output tokens and load as plain values: no two cells share all of them."""
+        output = f"{self.output_tokens}{self._spread}" if self._spread else self.output_tokens
+        return self.scenario, self.path, self.streaming, output, self.load.label
+
+    @property
+    def batch_size(self) -> int | None:
+        """How many requests leave at once; None where the load is no batch."""
+        return self.load.size if isinstance(self.load, Batch) else None
+
+    @property
+    def _spread(self) -> str:
+        return f"sd{self.output_stdev:g}" if self.output_stdev else ""

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from enginebench.errors import ScenarioError
 from enginebench.plan.cells import PATHS, Cell
+from enginebench.plan.load import Batch, Load
 from enginebench.plan.messages import did_you_mean
 
 if TYPE_CHECKING:
@@ -47,10 +48,11 @@ def check_paths(paths: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(paths))
 
 
-def requests_per_round(scenario: "Scenario", batch_size: int) -> int:
+def requests_per_round(scenario: "Scenario", load: Load) -> int:
     """``requests``, or each prompt once, rounded up to full batches."""
-    wanted = scenario.requests or max(scenario.prompt_count, batch_size)
-    return -(-wanted // batch_size) * batch_size
+    assert isinstance(load, Batch)
+    wanted = scenario.requests or max(scenario.prompt_count, load.size)
+    return -(-wanted // load.size) * load.size
 
 
 def estimate_s(
@@ -67,7 +69,7 @@ def estimate_s(
     ``prompt_tokens`` is the mean length of a prompt, ``step_s`` the time of a step of the whole batch,
     ``prefill_token_s`` the time of one prompt token; ``rounds`` replaces the scenario's own number.
     """
-    requests = requests_per_round(scenario, cell.batch_size)
-    batches = requests // cell.batch_size
+    requests = requests_per_round(scenario, cell.load)
+    batches = requests // cell.load.connections
     round_s = batches * cell.output_tokens * step_s + requests * prompt_tokens * prefill_token_s
     return ((rounds or scenario.rounds) + scenario.warmup_rounds) * round_s

@@ -46,7 +46,7 @@ def round_requests(
     ``seed`` decides the synthetic prompts: their lengths are those of every round, their tokens are new in each.
     Raises ScenarioError for prompts that the tokenizer cannot carry.
     """
-    count = requests_per_round(scenario, cell.batch_size)
+    count = requests_per_round(scenario, cell.load)
     source = _Source(scenario.name, tokenizer, round_index, seed)
     pool = tuple(islice(source.prompts(scenario.prompts, count), count))
     return tuple(

@@ -22,3 +22,4 @@ class Request:
     output_tokens: int  # exact: end-of-sequence is ignored
     streaming: bool
     sampling: Sampling
+    offset_ns: int = 0  # open loops: when it is to leave, after the start of the round

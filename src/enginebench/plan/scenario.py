@@ -26,6 +26,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from enginebench.errors import ScenarioError
 from enginebench.plan.cells import DEFAULT_PATHS, PATHS, Cell
 from enginebench.plan.keys import Bare, Keys, OneOrMany, fraction, problem
+from enginebench.plan.load import Batch
 from enginebench.plan.messages import did_you_mean, first_problem, shown
 from enginebench.plan.prompt_file import read_prompts
 from enginebench.plan.yaml_file import Document, read_document
@@ -270,7 +271,7 @@ class Scenario(Keys):
     def cells_on(self, paths: "tuple[str, ...]") -> tuple[Cell, ...]:
         """The cells on ``paths``, in the order of the file; one for each combination."""
         return tuple(
-            Cell(self.name, path, streaming, tokens, size)
+            Cell(self.name, path, streaming, tokens, Batch(size))
             for path in paths
             for streaming in self.streaming
             for tokens in self.output_tokens

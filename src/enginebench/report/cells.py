@@ -10,13 +10,70 @@ from typing import Any
 
 from enginebench.errors import RunError
 from enginebench.measure.metrics import BY_NAME, PERCENTILE_FLOORS
+from enginebench.plan.load import load_of_label
 
 Json = Mapping[str, Any]
 
 PATH_ORDER = ("direct", "core", "ensemble", "bls", "llmapi")
 _CELL_ID = re.compile(
-    r"(?P<scenario>.+)-(?P<path>[a-z]+)-(?P<mode>no)?stream-out(?P<output>\d+)-bs(?P<batch>\d+)", re.DOTALL
+    r"(?P<scenario>.+)-(?P<path>[a-z]+)-(?P<mode>no)?stream-out(?P<output>\d+)(?:sd[^-]+)?-(?P<load>[^-]+(?:-[^-]+)?)",
+    re.DOTALL,
 )
+
+
+AXES = {"batch": "batch size", "concurrency": "requests in flight", "rate": "requests/s"}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadView:
+    """A load as readers see it."""
+
+    kind: str
+    label: str
+    level: float
+    pattern: str  # of arrivals, in words; empty for closed loops
+
+    @property
+    def number(self) -> str:
+        """The level as a number: ``8``, ``12.5``."""
+        return f"{self.level:,.6g}"
+
+    @property
+    def words(self) -> str:
+        """``batch 8``, ``concurrency 16``, ``12.5 requests/s, Poisson``."""
+        if self.kind == "rate":
+            return f"{self.number} requests/s, {self.pattern}" if self.pattern else f"{self.number} requests/s"
+        return f"{self.kind} {self.number}"
+
+    @property
+    def axis(self) -> str:
+        """What the level counts."""
+        return AXES.get(self.kind, self.kind)
+
+    @property
+    def rank(self) -> tuple[int, str, float]:
+        """A place in an order that keeps loads with a common axis together."""
+        kinds = list(AXES)
+        return kinds.index(self.kind) if self.kind in kinds else len(kinds), self.pattern, self.level
+
+
+def load_view(load: Json) -> LoadView:
+    """The load of a cell's record."""
+    return LoadView(load["kind"], load["label"], float(load["level"]), _pattern(load))
+
+
+def _pattern(load: Json) -> str:
+    arrival = load.get("arrival")
+    if load["kind"] != "rate" or arrival is None:
+        return ""
+    words = {
+        "poisson": "Poisson",
+        "gamma": f"gamma {load.get('burstiness', 1):g}",
+        "trace": f"trace {load.get('trace')} ×{load.get('speedup', 1):g}",
+    }
+    shape = words.get(arrival, str(arrival))
+    ramp = load.get("ramp_to_per_s")
+    return shape if ramp is None else f"{shape}, ramp {load['per_s']:g} to {ramp:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +85,7 @@ class CellView:
     path: str
     streaming: bool
     output_tokens: int
-    batch_size: int
+    load: LoadView
     status: str
     reason: str | None
     record: Json
@@ -124,8 +181,8 @@ def path_rank(path: str) -> int:
     return PATH_ORDER.index(path) if path in PATH_ORDER else len(PATH_ORDER)
 
 
-def _order(view: CellView) -> tuple[bool, int, int, int]:
-    return (not view.streaming, view.output_tokens, view.batch_size, path_rank(view.path))
+def _order(view: CellView) -> tuple[bool, int, tuple[int, str, float], int]:
+    return (not view.streaming, view.output_tokens, view.load.rank, path_rank(view.path))
 
 
 def _view(cell_id: str, record: Json | None, left_out: Mapping[str, str]) -> CellView:
@@ -137,12 +194,16 @@ def _view(cell_id: str, record: Json | None, left_out: Mapping[str, str]) -> Cel
     return CellView(cell_id, *_identity(_parsed(cell_id)), status, reason, {})
 
 
-def _identity(record: Json) -> tuple[str, str, bool, int, int]:
-    return (record["scenario"], record["path"], record["streaming"], record["output_tokens"], record["batch_size"])
+def _identity(record: Json) -> tuple[str, str, bool, int, LoadView]:
+    return (record["scenario"], record["path"], record["streaming"], record["output_tokens"], load_view(record["load"]))
 
 
 def _parsed(cell_id: str) -> Json:
     match = _CELL_ID.fullmatch(cell_id)
+    try:
+        load = load_of_label(match["load"] if match else "")
+    except ValueError:
+        match = None
     if not match:
         raise RunError(f"run.json: plan.cells names {cell_id!r}, which is not the id of a cell; measure the run again.")
     return {
@@ -150,7 +211,7 @@ def _parsed(cell_id: str) -> Json:
         "path": match["path"],
         "streaming": match["mode"] is None,
         "output_tokens": int(match["output"]),
-        "batch_size": int(match["batch"]),
+        "load": load,
     }
 
 

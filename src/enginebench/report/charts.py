@@ -25,7 +25,7 @@ CONFIG = {
     "responsive": True,
 }
 WIDE_GAP = 0.075
-DODGE = 0.018  # in decades: markers of two paths at one batch size stay apart
+DODGE = 0.018  # in decades: markers of two paths at one load stay apart
 
 
 def plotly_script() -> str:
@@ -56,23 +56,23 @@ def _layout(chart: Chart) -> dict[str, Any]:
         "hovermode": "closest",
         "annotations": [_panel_title(number, panel) for number, panel in enumerate(chart.panels, 1)],
     }
-    batches = sorted({point.batch_size for panel in chart.panels for one in panel.series for point in one.points})
+    levels = sorted({point.level for panel in chart.panels for one in panel.series for point in one.points})
     for number, panel in enumerate(chart.panels, 1):
-        layout[f"xaxis{_suffix(number)}"] = _batch_axis(number, batches)
+        layout[f"xaxis{_suffix(number)}"] = _load_axis(number, levels, chart.axis)
         layout[f"yaxis{_suffix(number)}"] = _value_axis(number, panel)
     return layout
 
 
-def _batch_axis(number: int, batches: list[int]) -> dict[str, Any]:
-    low, high = math.log10(batches[0]), math.log10(batches[-1])
+def _load_axis(number: int, levels: list[float], title: str) -> dict[str, Any]:
+    low, high = math.log10(levels[0]), math.log10(levels[-1])
     room = max(0.12, (high - low) * 0.12)
     return {
         "anchor": f"y{_suffix(number)}",
         "type": "log",
         "range": [low - room, high + room],
-        "tickvals": batches,
-        "ticktext": [str(size) for size in batches],
-        "title": {"text": "batch size", "standoff": 6, "font": {"size": 12}},
+        "tickvals": levels,
+        "ticktext": [f"{level:,.6g}" for level in levels],
+        "title": {"text": title, "standoff": 6, "font": {"size": 12}},
         "showgrid": False,
         "zeroline": False,
         "fixedrange": True,
@@ -137,7 +137,7 @@ def _error_bars(points: tuple[Point, ...], colour: str) -> dict[str, Any]:
 
 
 def _dodged(point: Point, series: Series) -> float:
-    return _digits(point.batch_size * 10 ** ((path_rank(series.path) - 1.5) * DODGE))
+    return _digits(point.level * 10 ** ((path_rank(series.path) - 1.5) * DODGE))
 
 
 def _digits(value: float) -> float:

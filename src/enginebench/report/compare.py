@@ -35,14 +35,14 @@ def metric_scale(shown: Shown, cells: Iterable[CellView]) -> Scale:
 
 
 def reference_load(cells: Sequence[CellView]) -> tuple[CellView, ...]:
-    """A cell a path: the load that most paths share, then the longest streaming output, then the largest batch."""
-    loads: dict[tuple[str, bool, int, int], list[CellView]] = {}
+    """A cell a path: the load that most paths share, then the longest streaming output, then the heaviest load."""
+    loads: dict[tuple[str, bool, int, str], list[CellView]] = {}
     for cell in cells:
         if cell.measured:
-            loads.setdefault((cell.scenario, cell.streaming, cell.output_tokens, cell.batch_size), []).append(cell)
+            loads.setdefault((cell.scenario, cell.streaming, cell.output_tokens, cell.load.label), []).append(cell)
     if not loads:
         return ()
-    best = max(loads, key=lambda load: (load[1], len(loads[load]), load[2], load[3]))
+    best = max(loads, key=lambda load: (load[1], len(loads[load]), load[2], loads[load][0].load.level))
     return tuple(sorted(loads[best], key=lambda cell: path_rank(cell.path)))
 
 
@@ -63,7 +63,7 @@ def change(base: CellView, other: CellView, shown: Shown, scale: Scale) -> str |
 
 
 def finding(cells: Sequence[CellView]) -> str:
-    """The sentence of a chart: the paths against the first one at the largest batch that they share."""
+    """The sentence of a chart: the paths against the first one at the heaviest load that they share."""
     at_load = reference_load(cells)
     if not at_load:
         return "Nothing was measured."
@@ -72,8 +72,8 @@ def finding(cells: Sequence[CellView]) -> str:
         return _paths_sentence(at_load, scales)
     alone = at_load[0]
     family = [cell for cell in cells if cell.measured and cell.path == alone.path and cell.streaming == alone.streaming]
-    smallest = min(family, key=lambda cell: cell.batch_size)
-    grows = smallest.batch_size < alone.batch_size
+    smallest = min(family, key=lambda cell: cell.load.level)
+    grows = smallest.load.level < alone.load.level
     return _growth_sentence(smallest, alone, scales) if grows else _single_sentence(alone, scales)
 
 
@@ -106,7 +106,7 @@ def _paths_sentence(at_load: Sequence[CellView], scales: Scales) -> str:
         if texts:
             parts.append(f"{_in_sentence(shown.title)} {', '.join(texts)}")
     who = "against" if several else f"{others[0].path} against"
-    return f"At batch {base.batch_size}, {who} {base.path}: {('; ' if several else ', ').join(parts)}."
+    return f"At {base.load.words}, {who} {base.path}: {('; ' if several else ', ').join(parts)}."
 
 
 def _relative(text: str) -> str:
@@ -124,7 +124,7 @@ def _growth_sentence(small: CellView, large: CellView, scales: Scales) -> str:
             parts.append(
                 f"{_in_sentence(shown.title)} {verb} from {scale.number(before)} to {scale.text(after)}{growth}"
             )
-    return f"{large.path} alone, from batch {small.batch_size} to {large.batch_size}: {', '.join(parts)}."
+    return f"{large.path} alone, from {small.load.words} to {large.load.number}: {', '.join(parts)}."
 
 
 def _single_sentence(cell: CellView, scales: Scales) -> str:
@@ -132,7 +132,7 @@ def _single_sentence(cell: CellView, scales: Scales) -> str:
     parts = [
         f"{_in_sentence(one.title)} {scales[one.metric].text(value)}" for one, value in values if value is not None
     ]
-    return f"{cell.path} alone, at batch {cell.batch_size}: {', '.join(parts)}."
+    return f"{cell.path} alone, at {cell.load.words}: {', '.join(parts)}."
 
 
 def _in_sentence(title: str) -> str:

@@ -77,7 +77,7 @@ def cards(cells: Sequence[CellView]) -> tuple[str, tuple[Card, ...]]:
         return "No cell was measured", ()
     first = at_load[0]
     mode = "streaming" if first.streaming else "without streaming"
-    load = f"{first.scenario}, {first.output_tokens:,} tokens out, {mode}, batch {first.batch_size}"
+    load = f"{first.scenario}, {first.output_tokens:,} tokens out, {mode}, {first.load.words}"
     return load, tuple(_card(cell, at_load) for cell in at_load)
 
 

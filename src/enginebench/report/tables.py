@@ -95,7 +95,7 @@ def _matrix_rows(
     for cell in cells:
         values = tuple(_value(cell, shown, scales[shown.metric], fastest) for shown in HEADLINES)
         values += (_memory_value(cell, *memory),)
-        shape = ("stream" if cell.streaming else "whole", f"{cell.output_tokens:,}", f"{cell.batch_size:,}")
+        shape = ("stream" if cell.streaming else "whole", f"{cell.output_tokens:,}", cell.load.words)
         rows.append(
             MatrixRow(
                 anchor=anchors[cell.id],

@@ -79,7 +79,7 @@ class MatrixRow:
     anchor: str
     cell_id: str
     path: str
-    shape: tuple[str, str, str]  # mode, output tokens, batch size
+    shape: tuple[str, str, str]  # mode, output tokens, load
     new_shape: bool  # differs from the row above
     status: str
     status_words: str
@@ -107,9 +107,9 @@ class Matrix:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A value at a batch size with the range of its rounds, in the panel's unit."""
+    """A value at a load with the range of its rounds, in the panel's unit."""
 
-    batch_size: int
+    level: float
     value: float
     low: float
     high: float
@@ -127,7 +127,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One metric against the batch size."""
+    """One metric against the load."""
 
     title: str
     unit: str
@@ -137,12 +137,13 @@ class Panel:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """Panels side by side for one scenario and output length, the sentence that they show, and their numbers."""
+    """Panels side by side for one scenario, output length and kind of load, what they show, and their numbers."""
 
     id: str
     scenario: str
     title: str
     finding: str
+    axis: str  # what the horizontal axis counts
     panels: tuple[Panel, ...]
     table: Table
 

@@ -37,7 +37,7 @@ class Campaign:
         self._telemetry = Telemetry()
         self._telemetry.start()
         self._sessions = Sessions(
-            plan.build, self._store.directory, self._telemetry, connections=plan.largest_batch, url=url
+            plan.build, self._store.directory, self._telemetry, connections=plan.connections, url=url
         )
         self.measured = 0
 

@@ -9,6 +9,7 @@ from enginebench.measure.findings import failure, findings
 from enginebench.measure.metrics import cell_metrics
 from enginebench.measure.records import RoundRecord
 from enginebench.measure.worker_process import Worker
+from enginebench.plan.load import load_to_json
 from enginebench.plan.prompts import round_requests
 from enginebench.run.plan import PlannedCell
 from enginebench.run.progress import Progress
@@ -75,7 +76,7 @@ class CellRun:
         )
         self._worker.prepare(
             requests,
-            batch_size=planned.cell.batch_size,
+            load=planned.cell.load,
             round_index=round_index,
             warmup=warmup,
             stall_timeout_s=STALL_TIMEOUT_S,
@@ -112,6 +113,7 @@ def _head(planned: PlannedCell) -> dict[str, Any]:
         "path": cell.path,
         "streaming": cell.streaming,
         "output_tokens": cell.output_tokens,
+        "load": load_to_json(cell.load),
         "batch_size": cell.batch_size,
         "prompt_tokens": list(planned.prompt_tokens),
         "rounds": planned.rounds,

@@ -49,9 +49,9 @@ class Plan:
         return starts + sum(planned.estimate_s for planned in running)
 
     @property
-    def largest_batch(self) -> int:
-        """The most requests that are ever in flight at once."""
-        return max((planned.cell.batch_size for planned in self.cells), default=1)
+    def connections(self) -> int:
+        """Connections that a client has ready for any of the cells."""
+        return max((planned.cell.load.connections for planned in self.cells), default=1)
 
 
 def make_plan(
@@ -88,6 +88,6 @@ def _planned(build: Build, tokenizer: Tokenizer, scenario: Scenario, cell: Cell,
         scenario=scenario,
         rounds=rounds or scenario.rounds,
         prompt_tokens=(min(lengths), max(lengths)),
-        not_applicable=not_applicable_reason(build, max(lengths), cell.output_tokens, cell.batch_size),
+        not_applicable=not_applicable_reason(build, max(lengths), cell.output_tokens, cell.load.connections),
         estimate_s=a_cell_s,
     )
