@@ -90,7 +90,7 @@ def test_the_fingerprint_covers_every_file(build: Build, tmp_path: Path, name: s
     [
         pytest.param("{", r"config\.json cannot be read as JSON", id="no JSON"),
         pytest.param("[1]", r"config\.json holds no JSON object", id="a list"),
-        pytest.param({"builder_config": {}}, r"before 0\.8", id="old layout"),
+        pytest.param({"builder_config": {}}, r"no builder_config\.precision", id="old layout"),
         pytest.param(changed("version", value=None), "has no version", id="no version"),
         pytest.param(changed("pretrained_config", value=None), "has no pretrained_config", id="no model"),
         pytest.param(

@@ -21,7 +21,8 @@ def test_a_build_reads_as_tensorrt_llms_do(tmp_path: Path) -> None:
     write_build(SMALL, tmp_path / "new" / "build")
     build = read_build("small", tmp_path / "new" / "build")
     assert (build.kind, build.architecture, build.dtype) == ("reference", "ReferenceForCausalLM", "float64")
-    assert build.limits == Limits(SMALL.max_batch_size, SMALL.max_input_len, SMALL.max_seq_len)
+    limits = Limits(SMALL.max_batch_size, SMALL.max_input_len, SMALL.max_seq_len, SMALL.max_num_tokens, 1)
+    assert build.limits == limits
     assert build.config["pretrained_config"]["mapping"]["world_size"] == 1
     assert build.config["build_config"]["plugin_config"] == {"paged_kv_cache": True, "remove_input_padding": True}
 

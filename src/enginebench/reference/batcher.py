@@ -88,7 +88,7 @@ class Batcher:
         self._options = engine.options
         self._limits = engine.limits
         self._on_tokens = on_tokens
-        self._free_slots = list(range(engine.limits.max_batch_size))[::-1]
+        self._free_slots = list(range(engine.options.max_batch_size))[::-1]
         self._state = _State()
         self._changed = threading.Condition()
         self._statistics = IterationStatistics(0, 0, 0, 0, 0, len(self._free_slots), 0.0)

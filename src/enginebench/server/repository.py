@@ -73,7 +73,7 @@ def _write_model(directory: Path, config: str, model: str) -> None:
 
 
 def _configs(build: Build, bls_instances: int) -> dict[str, str]:
-    batch = build.limits.max_batch_size
+    batch = build.limits.max_batch_size or 1
     tokenizer = {"tokenizer_spec": json.dumps(tokenizer_spec(build))}
     core = {"gpt_model_path": str(build.directory.resolve()), "exclude_input_in_output": "false"}
     bls = {"accumulate_tokens": "false", "tensorrt_llm_model_name": "tensorrt_llm"}
