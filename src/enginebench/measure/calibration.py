@@ -288,6 +288,6 @@ def _sustained(true: RoundRecord, point: Point) -> float | None:
     tpot_s = request_values("tpot", true)
     if not point.gap_s or not np.isfinite(tpot_s).any():
         return None
-    # The first gap of streams that are out of step is up to one longer.
-    spare = 0.0 if point.together else 0.5 / max(1, point.tokens - 1)
+    # The first gap of the truth server's streams that are out of step is up to one longer.
+    spare = 0.0 if point.together or point.runtime == "null" else 0.5 / max(1, point.tokens - 1)
     return float(point.gap_s * (1 + spare) / np.nanmean(tpot_s))

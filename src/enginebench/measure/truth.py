@@ -47,7 +47,9 @@ def read_truth(data: bytes) -> Truth:
         numbers = np.frombuffer(rest, dtype=np.int64)
         of_requests = numbers[: len(COLUMNS) * said["requests"]].reshape(len(COLUMNS), -1)
         of_tokens = numbers[of_requests.size :].reshape(len(TOKEN_COLUMNS), -1)
-        truth = Truth(*of_requests, *of_tokens, said["clock_steps"])
+        key, arrived_ns, tokens = of_requests
+        due_ns, before_ns, after_ns = of_tokens
+        truth = Truth(key, arrived_ns, tokens, due_ns, before_ns, after_ns, int(said["clock_steps"]))
     except (ValueError, KeyError, TypeError) as error:
         raise ServerError(f"The truth server told something that cannot be read ({error}): run it again.") from error
     if int(truth.tokens.sum()) != len(truth.due_ns):

@@ -12,10 +12,10 @@ import ctypes
 import gc
 import heapq
 import json
+import os
 import select
 import signal
 import socket
-import sys
 from array import array
 from dataclasses import dataclass
 from itertools import count
@@ -81,24 +81,35 @@ class Script:
 class _Connection:
     """A client's connection and the answer under way on it."""
 
-    __slots__ = ("asked", "due_ns", "gap_ns", "key", "log", "place", "shift_ns", "socket", "unsent", "writing")
+    __slots__ = ("asked", "socket", "stream", "unsent", "writing")
 
     def __init__(self, client: socket.socket) -> None:
         self.socket = client
         self.asked = b""
+        self.stream: _Stream | None = None
         self.unsent = b""
         self.writing = False  # a token waits for room in the socket
-        self.log: _Log | None = None
 
 
-class _Log:
-    """What happened to one request."""
+class _Stream:
+    """One answer: what is still to come of it, and what happened."""
 
-    __slots__ = ("arrived_ns", "key", "times", "wanted")
+    __slots__ = ("arrived_ns", "due_ns", "gap_ns", "key", "place", "shift_ns", "times", "wanted")
 
-    def __init__(self, key: int, arrived_ns: int, wanted: int) -> None:
-        self.key, self.arrived_ns, self.wanted = key, arrived_ns, wanted
-        self.times = array("q")  # due, before, after of each token
+    def __init__(self, key: int, wanted: int, arrived_ns: int, script: Script, number: int) -> None:
+        self.key, self.wanted, self.arrived_ns = key, wanted, arrived_ns
+        self.place = 0  # of the token that leaves next
+        self.due_ns = script.first_ns(arrived_ns)
+        self.gap_ns = int(script.gap_s * 1e9)
+        self.shift_ns = script.shift_ns(number)
+        self.times = array("q")  # due, before, after of each token that left
+
+    def left(self, before_ns: int, after_ns: int) -> bool:
+        """A token did; False when it was the last."""
+        self.times.extend((self.due_ns, before_ns, after_ns))
+        self.place += 1
+        self.due_ns += self.gap_ns + (self.shift_ns if self.place == 1 else 0)
+        return self.place < self.wanted
 
 
 class TruthServer:
@@ -113,10 +124,10 @@ class TruthServer:
         self._connections: dict[int, _Connection] = {}
         self._coming: list[tuple[int, int, _Connection]] = []  # heap: due, order, connection
         self._order = count()
-        self._streams = count()
+        self._numbers = count()
+        self._streams: list[_Stream] = []  # since the truth was asked for
         self._pieces: list[bytes] = []
         self._script = Script()
-        self._logs: list[_Log] = []
         self._clock = kernel_stamps.StampMapper()
         self._open = True
 
@@ -142,7 +153,7 @@ class TruthServer:
 
     def _handle(self, descriptor: int, mask: int) -> None:
         if descriptor == 0:
-            self._open = bool(sys.stdin.buffer.raw.read(1))  # type: ignore[attr-defined]  # nobody writes: it ended
+            self._open = bool(os.read(0, 1))  # nobody writes: it ended
         elif descriptor == self._listener.fileno():
             self._accept()
         elif connection := self._connections.get(descriptor):
@@ -202,14 +213,10 @@ class TruthServer:
     def _start(self, connection: _Connection, asked: dict[str, object], arrived_ns: int) -> None:
         ids, wanted = asked["input_ids"], asked["request_output_len"]
         assert isinstance(wanted, int)
-        script = self._script
-        log = _Log(int(ids[0] if isinstance(ids, list) else str(ids)), arrived_ns, wanted)
-        self._logs.append(log)
-        connection.log, connection.place = log, 0
-        connection.gap_ns = int(script.gap_s * 1e9)
-        connection.shift_ns = script.shift_ns(next(self._streams))
-        connection.due_ns = script.first_ns(arrived_ns)
-        heapq.heappush(self._coming, (connection.due_ns, next(self._order), connection))
+        key = int(ids[0] if isinstance(ids, list) else str(ids))
+        stream = connection.stream = _Stream(key, wanted, arrived_ns, self._script, next(self._numbers))
+        self._streams.append(stream)
+        heapq.heappush(self._coming, (stream.due_ns, next(self._order), connection))
 
     def _send_due(self) -> None:
         """Hand to the kernel what is due; return now and then, so that requests are read meanwhile."""
@@ -220,13 +227,13 @@ class TruthServer:
             self._send_token(heapq.heappop(coming)[2])
 
     def _send_token(self, connection: _Connection) -> None:
-        log, place = connection.log, connection.place
-        if log is None:  # the client has gone
+        stream = connection.stream
+        if stream is None:  # the client has gone
             return
-        data = self._piece(place)
-        if place == 0:
+        data = self._piece(stream.place)
+        if stream.place == 0:
             data = _HEAD + data
-        if place == log.wanted - 1:
+        if stream.place == stream.wanted - 1:
             data += _END
         self._send(connection, data)
 
@@ -257,15 +264,12 @@ class TruthServer:
                 self._epoll.modify(connection.socket, select.EPOLLIN)
 
     def _sent(self, connection: _Connection, before_ns: int, after_ns: int) -> None:
-        log = connection.log
-        assert log is not None
-        log.times.extend((connection.due_ns, before_ns, after_ns))
-        connection.place += 1
-        if connection.place == log.wanted:
-            connection.log = None
-            return
-        connection.due_ns += connection.gap_ns + (connection.shift_ns if connection.place == 1 else 0)
-        heapq.heappush(self._coming, (connection.due_ns, next(self._order), connection))
+        stream = connection.stream
+        assert stream is not None
+        if stream.left(before_ns, after_ns):
+            heapq.heappush(self._coming, (stream.due_ns, next(self._order), connection))
+        else:
+            connection.stream = None
 
     def _piece(self, place: int) -> bytes:
         while place >= len(self._pieces):
@@ -275,18 +279,19 @@ class TruthServer:
 
     def _truth(self) -> bytes:
         """What happened, and forget it: the columns one after the other, 8 bytes a number, as the machine orders it."""
-        logs, self._logs = self._logs, []
+        streams, self._streams = self._streams, []
         requests = (
-            array("q", (log.key for log in logs)),
-            array("q", (log.arrived_ns for log in logs)),
-            array("q", (len(log.times) // len(TOKEN_COLUMNS) for log in logs)),
+            array("q", (stream.key for stream in streams)),
+            array("q", (stream.arrived_ns for stream in streams)),
+            array("q", (stream.place for stream in streams)),
         )
-        tokens = [b"".join(log.times[place :: len(TOKEN_COLUMNS)].tobytes() for log in logs) for place in range(3)]
-        head = json.dumps({"requests": len(logs), "clock_steps": self._clock.steps}).encode()
+        width = len(TOKEN_COLUMNS)
+        tokens = [b"".join(stream.times[place::width].tobytes() for stream in streams) for place in range(width)]
+        head = json.dumps({"requests": len(streams), "clock_steps": self._clock.steps}).encode()
         return b"".join([head, b"\n", *(column.tobytes() for column in requests), *tokens])
 
     def _drop(self, connection: _Connection) -> None:
-        connection.log = None
+        connection.stream = None
         del self._connections[connection.socket.fileno()]
         connection.socket.close()
 
