@@ -107,7 +107,8 @@ class Sessions:
         self._engine.close()
         self._prepare_engine()
         repository = self._directory / "model_repository"
-        instances = min(self._connections, self._build.limits.max_batch_size)  # one answers one request at a time
+        # One answers one request at a time.
+        instances = min(self._connections, self._build.limits.max_batch_size or self._connections)
         write_reference_repository(self._build, repository, bls_instances=instances)
         self._server = TritonServer.start(repository, self._directory / "logs")
         self._engine.callback(self._stop_server)
