@@ -22,6 +22,7 @@ def read(name: str, config: Config, arguments: Path | None = None) -> Build:
     """Read the checkpoint ``name``; ``arguments``: the YAML file in place of ``llm_args.yaml``. Raises BuildError."""
     file = arguments or config.directory / ARGUMENTS
     llm = Config(file, read_arguments(file) if arguments or file.is_file() else {})
+    architecture = _architecture(config)
     weights = _weights(config.directory)
     dtype = _dtype(config, llm)
     shape = _shape(config)
@@ -35,7 +36,7 @@ def read(name: str, config: Config, arguments: Path | None = None) -> Build:
         directory=config.directory,
         kind="pytorch",
         version=None,
-        architecture=_architecture(config),
+        architecture=architecture,
         dtype=dtype,
         limits=_limits(config, llm),
         fingerprint=fingerprint([*described, *weights]),
@@ -83,7 +84,10 @@ def _architecture(config: Config) -> str:
     named = config.get("architectures")
     architecture = str(named[0]) if isinstance(named, list) and named else config.text("model_type")
     if config.get("is_encoder_decoder"):
-        raise BuildError(f"{config.file} is of an encoder-decoder model ({architecture}): only decoder-only ones are.")
+        raise BuildError(
+            f"{config.file} is of an encoder-decoder model ({architecture}): "
+            "only decoder-only models are measured here."
+        )
     return architecture
 
 
