@@ -71,6 +71,7 @@ def round_of(
         chunks=ChunkTable(
             request=int_array([index for _, index, _ in chunks]),
             stamp_ns=stamp_array([stamp for stamp, _, _ in chunks]),
+            read_ns=stamp_array([stamp + 1_000 for stamp, _, _ in chunks]),
             tokens=int_array([tokens for _, _, tokens in chunks]),
             token_ids=int_array(range(known)),
         ),

@@ -35,7 +35,7 @@ class RequestTable:
     sent_ns: Stamps  # just before it left; 0 never
     first_ns: Stamps  # the first arrival with a token; 0 none
     last_ns: Stamps  # the last arrival with a token; 0 none
-    tokens: Ints  # -1: the path does not tell
+    tokens: Ints  # counted, or as the server says; -1: nobody tells
     first_tokens: Ints  # tokens in the first arrival that had one; -1: the path does not tell
     outcome: tuple[str, ...]
     error: tuple[str, ...]  # "" where there is nothing to say
@@ -55,16 +55,21 @@ class ChunkTable:
 
     request: Ints  # RequestTable.index
     stamp_ns: Stamps
-    tokens: Ints  # -1: the path does not tell, and the chunk has no ids
-    token_ids: Ints  # all ids one after the other, shape (sum of the known tokens,)
+    read_ns: Stamps  # when the process had it in hand; minus stamp_ns: how late it was; -1 unknown
+    tokens: Ints  # -1: the path does not tell
+    token_ids: Ints  # all ids one after the other, shape (sum of the known tokens,), or none: the path gives no ids
 
     def __len__(self) -> int:
         return len(self.request)
 
     def ids(self) -> list[Ints]:
         """The token ids of each chunk."""
-        ends = np.cumsum(np.maximum(self.tokens, 0))
-        return np.split(self.token_ids, ends[:-1]) if len(self) else []
+        return np.split(self.token_ids, self.id_ends()[:-1]) if len(self) else []
+
+    def id_ends(self) -> NDArray[np.int64]:
+        """Where the ids of each chunk end in ``token_ids``."""
+        counts = np.maximum(self.tokens, 0) if len(self.token_ids) else np.zeros(len(self))
+        return np.cumsum(counts, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -8,39 +8,24 @@ timeouts: a request without an answer is the caller's to judge.
 import os
 import select
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from functools import partial
 
 from enginebench.clock import now_ns
 from enginebench.errors import SessionError
 from enginebench.runtimes import kernel_stamps
 from enginebench.runtimes.base import Arrival, StampKind
-from enginebench.runtimes.http_connection import Address, Connection, Outgoing
+from enginebench.runtimes.http_connection import FRAMING_ERRORS, Address, Connection, Outgoing
 
 READ_BYTES = 65_536
 _CLOCK_CHECK_NS = 1_000_000_000
 _STALE_NS = 1_000_000_000  # a server that closed an idle connection says so by then; later, it lost our request
 _SHORT_WAIT_NS = 2_000_000  # epoll waits whole milliseconds
 _READABLE = select.EPOLLIN | select.EPOLLRDHUP
+_JUST_DATA = select.EPOLLIN
+_arrival = partial(tuple.__new__, Arrival)  # of (index, stamp, payload, ended, error, read): a third of the usual cost
 
 Explain = Callable[[int, str, bytes], str]
 """Makes one sentence of a response that was not wanted: status, content type, body."""
-
-
-@dataclass(frozen=True, slots=True)
-class SocketArrival(Arrival):
-    """An arrival from a socket, with the moment at which the process had read it."""
-
-    read_ns: int = 0  # CLOCK_MONOTONIC; minus stamp_ns: how late the process was
-
-
-@dataclass(slots=True)
-class Counters:
-    """What happened to the connections since the beginning."""
-
-    opened: int = 0
-    resent: int = 0  # requests sent again because the server had closed their idle connection
-    reads: int = 0
-    reads_without_kernel_stamp: int = 0
 
 
 class HttpClient:
@@ -54,14 +39,22 @@ class HttpClient:
         self._idle: list[Connection] = []
         self._busy: dict[int, Connection] = {}  # by the index of the request; given-up ones are in neither
         self._arrivals: list[Arrival] = []
+        self._check_clock_ns = 0  # when to look for a step again
         self._clock = kernel_stamps.StampMapper()
-        self.counters = Counters()
+        self.opened = 0  # connections
+        self.resent = 0  # requests sent again because the server had closed their idle connection
+        self.reads = 0
         self.stamp_kind: StampKind = "kernel" if kernel_stamps.available() else "user"
 
     @property
     def clock_steps(self) -> int:
         """How often one of the clocks was seen to jump."""
         return self._clock.steps
+
+    @property
+    def reads_without_kernel_stamp(self) -> int:
+        """How many reads have the stamp of the process instead."""
+        return self._clock.missing
 
     @property
     def running(self) -> int:
@@ -88,13 +81,15 @@ class HttpClient:
 
     def poll(self, timeout_s: float) -> list[Arrival]:
         """Return what arrived, as soon as something did; empty after ``timeout_s``."""
-        deadline_ns = now_ns() + int(timeout_s * 1e9)
-        while not self._arrivals:
+        if not self._arrivals:
             now = now_ns()
-            self._clock.check_every(_CLOCK_CHECK_NS, now)
+            deadline_ns = now + int(timeout_s * 1e9)
+            if now >= self._check_clock_ns:
+                self._clock.check()
+                self._check_clock_ns = now + _CLOCK_CHECK_NS
             self._pump(deadline_ns - now)
-            if now >= deadline_ns:
-                break
+            while not self._arrivals and (now := now_ns()) < deadline_ns:
+                self._pump(deadline_ns - now)
         arrivals, self._arrivals = self._arrivals, []
         return arrivals
 
@@ -136,11 +131,17 @@ class HttpClient:
         events = self._wait(wait_ns)
         for descriptor, mask in events:
             connection = self._connections[descriptor]
-            if mask & select.EPOLLOUT:
-                self._writable(connection)
-            if mask & ~select.EPOLLOUT and not connection.closed:
+            if mask == _JUST_DATA:
                 self._readable(connection)
+            else:
+                self._changed(connection, mask)
         return bool(events)
+
+    def _changed(self, connection: Connection, mask: int) -> None:
+        if mask & select.EPOLLOUT:
+            self._writable(connection)
+        if mask & ~select.EPOLLOUT and not connection.closed:
+            self._readable(connection)
 
     def _wait(self, wait_ns: int) -> list[tuple[int, int]]:
         if wait_ns >= _SHORT_WAIT_NS:
@@ -159,7 +160,7 @@ class HttpClient:
             ) from error
         self._connections[connection.socket.fileno()] = connection
         self._epoll.register(connection.socket, _READABLE | select.EPOLLOUT)
-        self.counters.opened += 1
+        self.opened += 1
         return connection
 
     def _drop(self, connection: Connection) -> None:
@@ -198,48 +199,35 @@ class HttpClient:
 
     def _readable(self, connection: Connection) -> None:
         try:
-            data, ancillary, _, _ = connection.socket.recvmsg(READ_BYTES, kernel_stamps.ANCILLARY_BYTES)
+            data, ancillary, _, _ = connection.receive(READ_BYTES, kernel_stamps.ANCILLARY_BYTES)
         except BlockingIOError:
             return
         except OSError as error:
             self._lost(connection, _reason(error.errno))
             return
         read_ns = now_ns()
-        if data and connection.outgoing:
-            self._received(connection, data, self._stamp(ancillary, read_ns), read_ns)
-        else:  # closed by the server, or speaking out of turn
+        outgoing = connection.outgoing
+        if not data or outgoing is None:  # closed by the server, or speaking out of turn
             self._lost(connection, "the server closed the connection")
-
-    def _stamp(self, ancillary: kernel_stamps.Ancillary, read_ns: int) -> int:
-        self.counters.reads += 1
+            return
+        self.reads += 1
         stamp_ns = self._clock.stamp(ancillary, read_ns)
-        if stamp_ns is None:
-            self.counters.reads_without_kernel_stamp += 1
-            return read_ns
-        return stamp_ns
-
-    def _received(self, connection: Connection, data: bytes, stamp_ns: int, read_ns: int) -> None:
         try:
             connection.feed(data)
-        except ValueError as error:
+        except FRAMING_ERRORS as error:
             if not connection.complete:
                 self._fail(connection, f"The answer of {self._where} is not HTTP/1.1: {error}.", stamp_ns, read_ns)
                 return
         if connection.complete:
             self._finish(connection, stamp_ns, read_ns)
-        elif connection.parts and connection.good:
-            self._arrive(connection, connection.take(), stamp_ns, read_ns)
-
-    def _arrive(self, connection: Connection, payload: bytes, stamp_ns: int, read_ns: int) -> None:
-        if connection.listening and connection.outgoing:
-            index = connection.outgoing.index
-            self._arrivals.append(SocketArrival(index, stamp_ns, payload, read_ns=read_ns))
+        elif connection.good and connection.parts and connection.listening:
+            self._arrivals.append(_arrival((outgoing.index, stamp_ns, connection.take(), False, None, read_ns)))
 
     def _end(self, connection: Connection, payload: bytes, error: str | None, stamp_ns: int, read_ns: int) -> None:
         if connection.listening and connection.outgoing:
             index = connection.outgoing.index
             del self._busy[index]
-            self._arrivals.append(SocketArrival(index, stamp_ns, payload, True, error, read_ns))
+            self._arrivals.append(Arrival(index, stamp_ns, payload, True, error, read_ns))
 
     def _finish(self, connection: Connection, stamp_ns: int, read_ns: int) -> None:
         payload, error = connection.take(), None
@@ -274,7 +262,7 @@ class HttpClient:
         assert outgoing is not None
         if not listening:
             return
-        self.counters.resent += 1
+        self.resent += 1
         connection = self._busy[outgoing.index] = self._open()
         connection.start(outgoing, now_ns(), pooled=False)
         self._flush(connection)

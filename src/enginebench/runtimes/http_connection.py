@@ -11,6 +11,9 @@ import httptools
 
 from enginebench.runtimes import kernel_stamps
 
+FRAMING_ERRORS = (httptools.HttpParserError, httptools.HttpParserUpgrade)
+"""What ``Connection.feed`` raises when it is given what is no HTTP/1.1 response, or more than one."""
+
 Address = tuple[socket.AddressFamily, tuple[str, int]]
 
 
@@ -27,8 +30,9 @@ class Connection:
     """A socket and its framing; it is httptools' callback object."""
 
     __slots__ = (
-        "answer_begun", "complete", "connecting", "content_type", "framed", "good", "keep_alive", "listening",
-        "on_body", "outgoing", "parser", "parts", "pooled", "problem", "sent_ns", "socket", "status", "unsent",
+        "answer_begun", "complete", "connecting", "content_type", "feed", "framed", "good", "keep_alive", "listening",
+        "on_body", "outgoing", "parser", "parts", "pooled", "problem", "receive", "sent_ns", "socket", "status",
+        "unsent",
     )  # fmt: skip
 
     def __init__(self, address: Address) -> None:
@@ -36,11 +40,13 @@ class Connection:
         self.socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         kernel_stamps.enable(self.socket)
+        self.receive = self.socket.recvmsg  # bound once: these two are called for every read
         self.connecting = True
         self.problem = self.socket.connect_ex(where)
         self.parts: list[bytes] = []
         self.on_body = self.parts.append  # called for each piece of a body, without a Python frame
         self.parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
+        self.feed = self.parser.feed_data
         self.reset()
 
     def reset(self) -> None:
@@ -81,15 +87,6 @@ class Connection:
             return
         self.connecting = False
 
-    def feed(self, data: bytes) -> None:
-        """Frame what was read. Raises ValueError when it is no HTTP/1.1 response."""
-        self.answer_begun = True
-        assert self.parser is not None
-        try:
-            self.parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            raise ValueError(str(error)) from error
-
     def take(self) -> bytes:
         """Return the pieces of the body that came since the last call."""
         payload = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
@@ -110,8 +107,10 @@ class Connection:
         """Close the socket, and break the cycle with the parser."""
         self.socket.close()
         self.parser = None
+        del self.feed, self.receive
 
     def on_message_begin(self) -> None:
+        self.answer_begun = True
         if self.complete:
             raise ValueError("a second response follows the first")
 

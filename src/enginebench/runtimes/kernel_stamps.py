@@ -34,7 +34,8 @@ def realtime_stamp(ancillary: Ancillary) -> int | None:
     for level, kind, data in ancillary:
         if kind == _SO_TIMESTAMPNS and level == socket.SOL_SOCKET and len(data) == _TIMESPEC.size:
             seconds, nanoseconds = _TIMESPEC.unpack(data)
-            return int(seconds * 1_000_000_000 + nanoseconds)
+            stamp_ns: int = seconds * 1_000_000_000 + nanoseconds
+            return stamp_ns
     return None
 
 
@@ -61,6 +62,7 @@ class StampMapper:
     def __init__(self) -> None:
         self._offset = clock.measure_offset()
         self.steps = 0  # seen since the beginning
+        self.missing = 0  # reads without a stamp
 
     def check(self) -> None:
         """Measure the offset again; count a step when it moved."""
@@ -69,18 +71,13 @@ class StampMapper:
             self.steps += 1
             self._offset = offset
 
-    def check_every(self, period_ns: int, now_ns: int) -> None:
-        """``check``, unless that was done less than ``period_ns`` ago."""
-        if now_ns - self._offset.measured_ns > period_ns:
-            self.check()
-
-    def stamp(self, ancillary: Ancillary, read_ns: int) -> int | None:
-        """The kernel's stamp of a read that returned at ``read_ns``; None when there is none that can be true."""
+    def stamp(self, ancillary: Ancillary, read_ns: int) -> int:
+        """The kernel's stamp of a read that returned at ``read_ns``; that itself when there is none that can be true."""
         realtime_ns = realtime_stamp(ancillary)
-        if realtime_ns is None:
-            return None
-        stamp_ns = self._offset.to_monotonic(realtime_ns)
-        if stamp_ns > read_ns:  # received after it was read: the clock stepped
-            self.check()
-            return None
-        return stamp_ns
+        if realtime_ns is not None:
+            stamp_ns = realtime_ns - self._offset.offset_ns  # what to_monotonic does, without a call
+            if stamp_ns <= read_ns:
+                return stamp_ns
+            self.check()  # received after it was read: the clock stepped
+        self.missing += 1
+        return read_ns

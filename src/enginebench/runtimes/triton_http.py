@@ -97,7 +97,7 @@ class TritonSession:
 
     def facts(self) -> Mapping[str, JsonValue]:
         """Server, model, capabilities, and what happened to the connections so far."""
-        counters = self._client.counters
+        client = self._client
         return {
             "runtime": "triton_http",
             "url": self._url,
@@ -112,11 +112,11 @@ class TritonSession:
             "reports_prompt_tokens": "return_num_input_tokens" in self._model.inputs,
             "cancels": self._model.takes_ids,
             "loads": ["batch", "concurrency", "rate"],
-            "connections_opened": counters.opened,
-            "requests_resent": counters.resent,
-            "reads": counters.reads,
-            "reads_without_kernel_stamp": counters.reads_without_kernel_stamp,
-            "clock_steps": self._client.clock_steps,
+            "connections_opened": client.opened,
+            "requests_resent": client.resent,
+            "reads": client.reads,
+            "reads_without_kernel_stamp": client.reads_without_kernel_stamp,
+            "clock_steps": client.clock_steps,
         }
 
     def close(self) -> None:
