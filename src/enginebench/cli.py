@@ -5,13 +5,13 @@ exit code 1.
 """
 
 import argparse
-import dataclasses
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from enginebench import __version__
+from enginebench.build_cli import add_build
 from enginebench.errors import EnginebenchError
 
 
@@ -31,41 +31,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="enginebench", description="A test bench for TensorRT-LLM engine builds.")
     parser.add_argument("--version", action="version", version=f"enginebench {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_build(commands)
+    add_build(commands)
     _add_serve(commands)
     _add_report(commands)
     _add_schema(commands)
     return parser
-
-
-def _add_build(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    from enginebench.reference.options import ReferenceOptions
-
-    build = commands.add_parser("build", help="write an engine build")
-    kinds = build.add_subparsers(required=True, metavar="KIND")
-    reference = kinds.add_parser(
-        "reference",
-        help="a small engine with random weights that runs without a GPU",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    reference.add_argument("--out", type=Path, required=True, metavar="DIR", help="where to write it")
-    for option in dataclasses.fields(ReferenceOptions):
-        flag = "--" + option.name.replace("_", "-")
-        reference.add_argument(flag, type=type(option.default), default=option.default, help=option.metadata["help"])
-    reference.set_defaults(run=_build_reference)
-
-
-def _build_reference(options: argparse.Namespace) -> None:
-    from enginebench.builds.build import read_build
-    from enginebench.reference.build import write_build
-    from enginebench.reference.options import ReferenceOptions
-
-    names = [option.name for option in dataclasses.fields(ReferenceOptions)]
-    write_build(ReferenceOptions(**{name: getattr(options, name) for name in names}), options.out)
-    build = read_build(options.out.name, options.out)
-    print(
-        f"{options.out}: {build.architecture} {build.dtype}, {build.engine_bytes / 2**20:.1f} MiB, {build.fingerprint}"
-    )
 
 
 def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

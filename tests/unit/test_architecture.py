@@ -22,6 +22,7 @@ STOREYS = [
     {"store", "worker"},
     {"report"},
     {"run"},
+    {"build_cli"},
     {"cli", "pytest_plugin"},
 ]
 # Doors between two rooms of one storey.
@@ -38,7 +39,7 @@ KEEPERS = {
     "tritonclient": {"server.control"},
     "tensorrt_llm": set(),
     "pyarrow": {"store"},
-    "pydantic": {"plan.scenario", "plan.keys"},
+    "pydantic": {"plan.scenario", "plan.keys", "plan.load_keys", "plan.prompt_keys"},
     "httptools": {"runtimes.http_connection"},
 }
 
