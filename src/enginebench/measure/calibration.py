@@ -75,6 +75,7 @@ class Point:
     requests: int
     kind: str = "concurrency"  # or batch
     together: bool = False  # all streams step at once, as in-flight batching does
+    varied: bool = False  # answers are half to one and a half times as long, so that streams end one by one
     runtime: str = "triton_http"  # or null: in process
 
     @property

@@ -14,7 +14,7 @@ from types import TracebackType
 from enginebench.measure.calibration import Calibration, Cost, Point, calibrate, times_of_null, times_of_truth
 from enginebench.measure.records import RoundRecord
 from enginebench.measure.truth import TruthServer
-from enginebench.measure.truth_server import Script
+from enginebench.measure.truth_server import GOLDEN, Script
 from enginebench.measure.worker_process import Worker
 from enginebench.plan.load import Batch, Concurrency, Load
 from enginebench.plan.requests import Request, Sampling
@@ -133,7 +133,11 @@ def script_of(point: Point) -> Script:
 
 def requests_of(point: Point) -> list[Request]:
     """The requests of a point; the input id is the index, by which the truth knows them."""
-    return [Request(index, "", (index,), point.tokens, True, Sampling()) for index in range(point.requests)]
+    return [Request(index, "", (index,), _tokens_of(point, index), True, Sampling()) for index in range(point.requests)]
+
+
+def _tokens_of(point: Point, index: int) -> int:
+    return max(2, round(point.tokens * (0.5 + index * GOLDEN % 1.0))) if point.varied else point.tokens
 
 
 def point_for(streams: int, gap_s: float, ttft_s: float, tokens: int, *, kind: str, runtime: str) -> Point:

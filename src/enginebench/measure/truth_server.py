@@ -40,10 +40,12 @@ TOKEN_COLUMNS = ("due_ns", "before_ns", "after_ns")
 """Of the truth, an integer per token, requests one after the other: when the script wanted it out, and the moments
 before and after the call that handed it to the kernel."""
 
+GOLDEN = 0.6180339887498949
+"""The fraction of its multiples lies evenly, however many there are."""
+
 _READ_BYTES = 1 << 20
 _SENDS_BETWEEN_POLLS = 64
 _PR_SET_PDEATHSIG, _PR_SET_TIMERSLACK = 1, 29
-_GOLDEN = 0.6180339887498949
 
 _HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
 _END = b"0\r\n\r\n"
@@ -75,7 +77,7 @@ class Script:
 
     def shift_ns(self, number: int) -> int:
         """How much longer the first gap of the stream with this number is."""
-        return 0 if self.together else int(self.gap_s * 1e9 * (number * _GOLDEN % 1.0))
+        return 0 if self.together else int(self.gap_s * 1e9 * (number * GOLDEN % 1.0))
 
 
 class _Connection:
