@@ -9,6 +9,7 @@ import yaml
 
 from enginebench.measure.metrics import METRICS
 from enginebench.plan.cells import PATHS
+from enginebench.plan.load import Batch
 from enginebench.plan.scenario import (
     DISTRIBUTIONS,
     RATES,
@@ -51,7 +52,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     scenario = load(tmp_path, FULL)
     assert scenario.name == "example"
     assert scenario.prompts[0].texts == ("写一篇1000字的玄幻小说",)
-    assert scenario.sizes == (1, 8)
+    assert scenario.loads == (Batch(1), Batch(8))
     assert (scenario.rounds, scenario.warmup_rounds, scenario.requests) == (3, 2, 16)
     assert scenario.slo_s == {"ttft": 0.5, "tpot": 0.05}
     assert scenario.gate_margins == {
@@ -62,7 +63,7 @@ def test_every_key_is_read(tmp_path: Path) -> None:
 
 def test_the_least_that_a_scenario_says(tmp_path: Path) -> None:
     scenario = load(tmp_path, "prompts: Hello\noutput_tokens: 8\n")
-    assert scenario.sizes == (1,)
+    assert scenario.loads == (Batch(1),)
     assert scenario.streaming == (True,)
     assert scenario.paths == ("direct", "ensemble")
     assert (scenario.rounds, scenario.warmup_rounds, scenario.kv_cache_reuse) == (5, 1, False)
@@ -72,7 +73,7 @@ def test_the_least_that_a_scenario_says(tmp_path: Path) -> None:
 def test_load_is_the_long_form_of_batch_sizes(tmp_path: Path) -> None:
     short = load(tmp_path, "prompts: Hello\noutput_tokens: 8\nbatch_sizes: [1, 8]\n")
     long = load(tmp_path, "prompts: Hello\noutput_tokens: 8\nload: [{kind: batch, sizes: [1, 8]}]\n")
-    assert short.sizes == long.sizes == (1, 8)
+    assert short.loads == long.loads == (Batch(1), Batch(8))
 
 
 def test_every_kind_of_prompt(tmp_path: Path) -> None:

@@ -29,12 +29,39 @@ LINES = {
         'paths[1] "ensembl" is not a path (direct, core, ensemble, bls); did you mean',
     ),
     "path type": ("paths: [1]", "paths[0] must be text, not 1"),
-    "load not yet": ("load: [{kind: rate, sizes: [1]}]", "load[0].kind 'rate' is not supported yet; use batch"),
+    "load key of another kind": (
+        "load: [{kind: rate, sizes: [1], per_s: 1}]",
+        "load[0].sizes is no key of a rate load, but of batch; remove it",
+    ),
+    "load without level": ("load: {kind: concurrency}", "load is a concurrency load and needs levels, e.g."),
+    "rate and trace": ("load: [{kind: rate, per_s: 1, trace: x}]", "load[0] is a rate load and needs one of per_s and"),
+    "rate without end": ("load: [{kind: rate, per_s: 1}]", "load[0] has no end; give it requests or duration_s"),
+    "two ends": (
+        "load: [{kind: rate, per_s: 1, requests: 2, duration_s: 2}]",
+        "load[0].duration_s and requests both set the length of a round",
+    ),
+    "burstiness alone": (
+        "load: [{kind: rate, per_s: 1, requests: 2, burstiness: 2}]",
+        "load[0].burstiness must stand together: arrival: gamma, burstiness",
+    ),
+    "arrival": (
+        "load: [{kind: rate, per_s: 1, requests: 2, arrival: poison}]",
+        'load[0].arrival must be constant, poisson or gamma, not "poison"',
+    ),
+    "speedup": ("load: [{kind: rate, per_s: 1, requests: 2, speedup: 2}]", "load[0].speedup needs a trace; change"),
+    "no trace": ("load: [{kind: rate, trace: x.jsonl}]", "load[0].trace cannot be used: "),
+    "rates that look alike": (
+        "load: [{kind: rate, per_s: [1, 1.001], requests: 2}]",
+        "load gives the load r0001.00 twice (ids keep two decimals of a rate); remove one",
+    ),
+    "trim": ("trim: {warmup: 50%, cooldown: 50%}", "trim leaves nothing of a round; trim less than 100%"),
+    "trim twice": ("trim: {warmup_s: 1, warmup: 10%}", "trim gives a share and seconds for the same end of a round"),
+    "order": ("order: random", 'order must be file or shuffled, not "random"'),
     "load unknown": (
         "load: [{kind: batsh, sizes: 1}]",
-        'load[0].kind must be batch, not "batsh"',
+        'load[0].kind must be batch, concurrency or rate, not "batsh"',
     ),
-    "load sizes twice": ("load: [{kind: batch, sizes: 1}, {kind: batch, sizes: 1}]", "load gives a batch size twice"),
+    "load sizes twice": ("load: [{kind: batch, sizes: 1}, {kind: batch, sizes: 1}]", "load gives the load bs001 twice"),
     "load and sizes": (
         "load: {kind: batch, sizes: 1}\nbatch_sizes: 1",
         "load and batch_sizes say the same thing; keep",
@@ -159,3 +186,26 @@ def test_a_missing_file_and_a_bad_name(tmp_path: Path) -> None:
         load_scenario(tmp_path / "Not Good.yaml")
     with pytest.raises(ScenarioError, match="cannot be read"):
         load_scenario(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("1\nnonsense\n", "times.jsonl:2 is not JSON; write a number of seconds"),
+        ("1\n[2]\n", "times.jsonl:2 holds no time; write"),
+        ("1\ntrue\n", "times.jsonl:2 holds no time; write"),
+        ('1\n{"at_s": NaN}\n', "times.jsonl:2 holds no time; write"),
+        ("1\n1\n", "holds fewer than two different times, and so no rate"),
+        ("", "holds fewer than two different times, and so no rate"),
+    ],
+)
+def test_a_wrong_trace_is_named_with_its_line(tmp_path: Path, text: str, said: str) -> None:
+    (tmp_path / "times.jsonl").write_text(text)
+    got = message(tmp_path, f"{BASE}load: {{kind: rate, trace: times.jsonl}}\n".encode())
+    assert "load.trace cannot be used: " in got
+    assert said in got
+
+
+def test_a_wrong_length_of_answers_is_named(tmp_path: Path) -> None:
+    got = message(tmp_path, b"prompts: Hi\noutput_tokens: {mean: 8, stdev: -1}\n")
+    assert "example.yaml:2: output_tokens.stdev must be at least 0, not -1" in got

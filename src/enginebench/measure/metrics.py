@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enginebench.measure.records import UNKNOWN, RoundRecord
+from enginebench.measure.windows import NO_TRIM, counted, steady_window_ns
+from enginebench.plan.load import Trim
 
 Floats = NDArray[np.float64]
-Need = Literal["streaming", "tokens", "slo"]
+Need = Literal["streaming", "tokens", "slo", "steady"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,18 +45,31 @@ METRICS = (
     Metric("total_tokens_per_s", "Total tokens/s", "tokens/s", "higher",
            "completed prompt and output tokens / window", ("tokens",), "scalar"),
     Metric("requests_per_s", "Requests/s", "requests/s", "higher", "completed requests / window", (), "scalar"),
+    Metric("steady_output_tokens_per_s", "Steady tokens/s", "tokens/s", "higher",
+           "output tokens that arrived in the steady window / that window", ("tokens", "steady"), "scalar"),
+    Metric("steady_requests_per_s", "Steady requests/s", "requests/s", "higher",
+           "requests that ended in the steady window / that window", ("steady",), "scalar"),
     Metric("tokens_per_s_per_user", "Tokens/s per user", "tokens/s", "higher",
            "(n − n₁) / (last token − first token)", ("streaming", "tokens")),
     Metric("goodput", "Goodput", "requests/s", "higher", "requests that met every SLO / window", ("slo",), "scalar"),
     Metric("slo_attainment", "SLO attainment", "fraction", "higher",
            "requests that met every SLO / requests, failed ones counted", ("slo",), "scalar"),
 )  # fmt: skip
-"""Window: from the release of a round's first request to its last arrival; over rounds, sums are divided by sums."""
+"""Window: from the release of a round's first request to its last arrival; over rounds, sums are divided by sums.
+What a scenario trims off the ends of a round counts in no distribution and in no attainment, but in every window."""
 
 BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
 
 PERCENTILE_FLOORS = {50: 1, 90: 64, 95: 130, 99: 662}
 """Requests needed before a percentile is shown."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What a scenario asks of its metrics."""
+
+    limits_s: Mapping[str, float]
+    trim: Trim
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +100,20 @@ class MetricResult:
         }
 
 
-def cell_metrics(rounds: Sequence[RoundRecord], slo_s: Mapping[str, float] | None = None) -> dict[str, MetricResult]:
+def cell_metrics(
+    rounds: Sequence[RoundRecord], slo_s: Mapping[str, float] | None = None, trim: Trim = NO_TRIM
+) -> dict[str, MetricResult]:
     """The metrics of a cell by name, in the order of the table, over its measured rounds (warm-ups are ignored).
 
-    ``slo_s``: limits in seconds of per-request metrics, e.g. ``{"ttft": 0.5}``. A round whose stamps a clock
-    step spoilt counts in no metric and leaves ``None`` in ``per_round``.
+    ``slo_s``: limits in seconds of per-request metrics, e.g. ``{"ttft": 0.5}``. ``trim``: what of each round does
+    not count. A round whose stamps a clock step spoilt counts in no metric and leaves ``None`` in ``per_round``.
     """
     measured = [record for record in rounds if not record.warmup]
     valid = [record for record in measured if record.valid]
-    limits = slo_s or {}
+    terms = _Terms(slo_s or {}, trim)
     if not valid:
         return {}
-    return {metric.name: _result(metric, measured, limits) for metric in METRICS if _applies(metric, valid, limits)}
+    return {metric.name: _result(metric, measured, terms) for metric in METRICS if _applies(metric, valid, terms)}
 
 
 def request_values(name: str, record: RoundRecord) -> Floats:
@@ -134,9 +151,13 @@ def _worst(name: str) -> float:
     return np.inf if BY_NAME[name].better == "lower" else -np.inf
 
 
-def _applies(metric: Metric, rounds: Sequence[RoundRecord], limits: Mapping[str, float]) -> bool:
+def _applies(metric: Metric, rounds: Sequence[RoundRecord], terms: _Terms) -> bool:
     if "slo" in metric.needs:
-        return bool(limits) and all(_applies(BY_NAME[name], rounds, limits) for name in limits)
+        return bool(terms.limits_s) and all(_applies(BY_NAME[name], rounds, terms) for name in terms.limits_s)
+    if "steady" in metric.needs and not any(steady_window_ns(record, terms.trim) for record in rounds):
+        return False
+    if metric.name == "steady_output_tokens_per_s" and any(np.any(each.chunks.tokens == UNKNOWN) for each in rounds):
+        return False  # totals are not enough: a part of each is counted
     if "streaming" in metric.needs and not all(record.streaming for record in rounds):
         return False
     return "tokens" not in metric.needs or all(_tokens_known(record) for record in rounds)
@@ -147,11 +168,11 @@ def _tokens_known(record: RoundRecord) -> bool:
     return not bool(np.any((requests.tokens == UNKNOWN) | (requests.first_tokens == UNKNOWN)))
 
 
-def _result(metric: Metric, rounds: Sequence[RoundRecord], limits: Mapping[str, float]) -> MetricResult:
+def _result(metric: Metric, rounds: Sequence[RoundRecord], terms: _Terms) -> MetricResult:
     def summary_of(chosen: Sequence[RoundRecord]) -> dict[str, float | int | None]:
         if metric.kind == "scalar":
-            return {"value": _SCALARS[metric.name](chosen, limits)}
-        return _distribution(metric.name, chosen)
+            return {"value": _SCALARS[metric.name](chosen, terms)}
+        return _distribution(metric.name, [counted(record, terms.trim) for record in chosen])
 
     valid = [record for record in rounds if record.valid]
     key = "value" if metric.kind == "scalar" else "p50"
@@ -227,12 +248,32 @@ def _completed_rate(rounds: Sequence[RoundRecord], weigh: Callable[[RoundRecord]
     return _rate(rounds, float(sum(np.sum(weigh(record)[record.requests.ok], dtype=np.int64) for record in rounds)))
 
 
-def _attainment(rounds: Sequence[RoundRecord], limits: Mapping[str, float]) -> float | None:
-    asked = sum(len(record.requests) for record in rounds)
-    return float(sum(np.sum(_met_slos(record, limits)) for record in rounds) / asked) if asked else None
+def _attainment(rounds: Sequence[RoundRecord], terms: _Terms) -> float | None:
+    parts = [counted(record, terms.trim) for record in rounds]
+    asked = sum(len(part.requests) for part in parts)
+    return float(sum(np.sum(_met_slos(part, terms.limits_s)) for part in parts) / asked) if asked else None
 
 
-_SCALARS: Mapping[str, Callable[[Sequence[RoundRecord], Mapping[str, float]], float | None]] = {
+def _steady_rate(
+    rounds: Sequence[RoundRecord], terms: _Terms, amount: Callable[[RoundRecord, int, int], int]
+) -> float | None:
+    """Σ amount in the steady windows / Σ their lengths; None when there is none."""
+    windows = [(record, steady_window_ns(record, terms.trim)) for record in rounds]
+    known = [(record, *window) for record, window in windows if window]
+    length_s = sum(end_ns - start_ns for _, start_ns, end_ns in known) / 1e9
+    return sum(amount(*each) for each in known) / length_s if known else None
+
+
+def _tokens_between(record: RoundRecord, start_ns: int, end_ns: int) -> int:
+    stamps = record.chunks.stamp_ns
+    return int(np.sum(record.chunks.tokens[(stamps > start_ns) & (stamps <= end_ns)]))
+
+
+def _ends_between(record: RoundRecord, start_ns: int, end_ns: int) -> int:
+    return int(np.count_nonzero((record.requests.last_ns > start_ns) & (record.requests.last_ns <= end_ns)))
+
+
+_SCALARS: Mapping[str, Callable[[Sequence[RoundRecord], _Terms], float | None]] = {
     "output_tokens_per_s": lambda rounds, _: _completed_rate(rounds, lambda record: record.requests.tokens),
     "total_tokens_per_s": lambda rounds, _: _completed_rate(
         rounds, lambda record: record.requests.tokens + record.requests.prompt_tokens
@@ -240,6 +281,10 @@ _SCALARS: Mapping[str, Callable[[Sequence[RoundRecord], Mapping[str, float]], fl
     "requests_per_s": lambda rounds, _: _completed_rate(
         rounds, lambda record: np.ones(len(record.requests), dtype=np.int64)
     ),
-    "goodput": lambda rounds, limits: _rate(rounds, float(sum(np.sum(_met_slos(record, limits)) for record in rounds))),
+    "steady_output_tokens_per_s": lambda rounds, terms: _steady_rate(rounds, terms, _tokens_between),
+    "steady_requests_per_s": lambda rounds, terms: _steady_rate(rounds, terms, _ends_between),
+    "goodput": lambda rounds, terms: _rate(
+        rounds, float(sum(np.sum(_met_slos(record, terms.limits_s)) for record in rounds))
+    ),
     "slo_attainment": _attainment,
 }

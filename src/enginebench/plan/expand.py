@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from enginebench.errors import ScenarioError
 from enginebench.plan.cells import PATHS, Cell
-from enginebench.plan.load import Batch, Load
+from enginebench.plan.load import Batch, Concurrency, Load, Rate
 from enginebench.plan.messages import did_you_mean
 
 if TYPE_CHECKING:
@@ -49,10 +49,17 @@ def check_paths(paths: Sequence[str]) -> tuple[str, ...]:
 
 
 def requests_per_round(scenario: "Scenario", load: Load) -> int:
-    """``requests``, or each prompt once, rounded up to full batches."""
-    assert isinstance(load, Batch)
-    wanted = scenario.requests or max(scenario.prompt_count, load.size)
-    return -(-wanted // load.size) * load.size
+    """How many requests a round has; of an open loop with a duration, about how many.
+
+    Batches: ``requests``, or each prompt once, rounded up to full batches. Concurrency: its requests, or each prompt
+    once, but four for each place, so that there is a steady part; with a duration these are asked again and again.
+    """
+    if isinstance(load, Batch):
+        wanted = scenario.requests or max(scenario.prompt_count, load.size)
+        return -(-wanted // load.size) * load.size
+    if isinstance(load, Concurrency):
+        return load.requests or max(scenario.prompt_count, 4 * load.level)
+    return load.requests or max(1, round(load.length_s * load.level))
 
 
 def estimate_s(
@@ -64,12 +71,18 @@ def estimate_s(
     prefill_token_s: float,
     rounds: int | None = None,
 ) -> float:
-    """Seconds that a cell takes, warm-up included: one step a token of each batch, and the prefill of every prompt.
+    """Seconds that a cell takes, warm-up included: one step a token of what runs together, and every prompt's prefill.
 
-    ``prompt_tokens`` is the mean length of a prompt, ``step_s`` the time of a step of the whole batch,
+    ``prompt_tokens`` is the mean length of a prompt, ``step_s`` the time of a step of all that runs together,
     ``prefill_token_s`` the time of one prompt token; ``rounds`` replaces the scenario's own number.
     """
-    requests = requests_per_round(scenario, cell.load)
-    batches = requests // cell.load.connections
-    round_s = batches * cell.output_tokens * step_s + requests * prompt_tokens * prefill_token_s
+    load, answer_s = cell.load, cell.output_tokens * step_s
+    requests = requests_per_round(scenario, load)
+    prefill_s = requests * prompt_tokens * prefill_token_s
+    if isinstance(load, Rate):
+        round_s = load.length_s + answer_s
+    elif isinstance(load, Concurrency) and load.duration_s is not None:
+        round_s = load.duration_s + answer_s
+    else:
+        round_s = -(-requests // load.connections) * answer_s + prefill_s
     return ((rounds or scenario.rounds) + scenario.warmup_rounds) * round_s

@@ -107,6 +107,17 @@ class Rate:
 
 Load: TypeAlias = "Batch | Concurrency | Rate"
 
+
+@dataclass(frozen=True, slots=True)
+class Trim:
+    """What of each round does not count: at both ends, in seconds or as a share of the time in which requests leave."""
+
+    warmup_s: float = 0.0
+    cooldown_s: float = 0.0
+    warmup_share: float = 0.0
+    cooldown_share: float = 0.0
+
+
 _CLASSES: Mapping[str, Any] = {each.kind: each for each in (Batch, Concurrency, Rate)}
 
 

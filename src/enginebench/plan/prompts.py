@@ -3,7 +3,6 @@
 Cells of a scenario share their prompts: request *i* of a round asks the same on every path, with and without streaming.
 """
 
-import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,12 +10,16 @@ from itertools import islice
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from enginebench.errors import ScenarioError
+from enginebench.plan import draws
+from enginebench.plan.arrivals import offsets_ns
 from enginebench.plan.cells import Cell
 from enginebench.plan.expand import requests_per_round
+from enginebench.plan.load import Rate
 from enginebench.plan.requests import Request, Sampling
 
 if TYPE_CHECKING:
-    from enginebench.plan.scenario import Length, Prompts, SamplingKeys, Scenario
+    from enginebench.plan.prompt_keys import Length, Prompts
+    from enginebench.plan.scenario import SamplingKeys, Scenario
 
 Prompt: TypeAlias = "tuple[str, tuple[int, ...]]"
 """Canonical text, and the ids that the build's tokenizer makes of it."""
@@ -43,18 +46,40 @@ def round_requests(
 ) -> tuple[Request, ...]:
     """The requests of one round, in the order of release; prompts are repeated in turn where there are too few.
 
-    ``seed`` decides the synthetic prompts: their lengths are those of every round, their tokens are new in each.
-    Raises ScenarioError for prompts that the tokenizer cannot carry.
+    ``seed`` decides what is random. Lengths of synthetic prompts and of answers are those of every round; tokens,
+    order and arrival times are new in each. Raises ScenarioError for prompts that the tokenizer cannot carry.
     """
-    count = requests_per_round(scenario, cell.load)
+    offsets = _offsets(scenario, cell, round_index, seed)
     source = _Source(scenario.name, tokenizer, round_index, seed)
-    pool = tuple(islice(source.prompts(scenario.prompts, count), count))
+    pool = tuple(islice(source.prompts(scenario.prompts, len(offsets)), len(offsets)))
+    prompts = [pool[index % len(pool)] for index in range(len(offsets))]
+    if scenario.order == "shuffled":
+        prompts = list(draws.shuffled(draws.generator(scenario.name, seed, "order", round_index), prompts))
     return tuple(
         Request(
-            index, *pool[index % len(pool)], cell.output_tokens, cell.streaming, _sampling(scenario.sampling, index)
+            index,
+            *prompt,
+            _output_tokens(cell, index, seed),
+            cell.streaming,
+            _sampling(scenario.sampling, index),
+            offset_ns,
         )
-        for index in range(count)
+        for index, (prompt, offset_ns) in enumerate(zip(prompts, offsets, strict=True))
     )
+
+
+def _offsets(scenario: "Scenario", cell: Cell, round_index: int, seed: int) -> tuple[int, ...]:
+    """When each request leaves, where the load says so; the same on every path."""
+    if not isinstance(cell.load, Rate):
+        return (0,) * requests_per_round(scenario, cell.load)
+    return offsets_ns(cell.load, draws.generator(scenario.name, seed, "arrivals", cell.load.label, round_index))
+
+
+def _output_tokens(cell: Cell, index: int, seed: int) -> int:
+    if not cell.output_stdev:
+        return cell.output_tokens
+    source = draws.generator(cell.scenario, seed, "output", cell.output_tokens, index)
+    return _length(cell.output_tokens, cell.output_stdev, source)
 
 
 def _sampling(keys: "SamplingKeys", index: int) -> Sampling:
@@ -80,12 +105,11 @@ class _Source:
                 yield self._from_ids(ids, f"{where}.token_ids[{index}]")
             if source.synthetic:
                 for index in range(source.synthetic.count or requests):
-                    length = _length(source.synthetic.input_tokens, self._random(number, index, "length"))
+                    length = _synthetic_length(source.synthetic.input_tokens, self._random(number, index, "length"))
                     yield self._drawn(length, self._random(number, index, self.round_index), where)
 
     def _random(self, *parts: object) -> random.Random:
-        """A generator of its own for each use, so that no prompt depends on how many were drawn before it."""
-        return random.Random("/".join(map(str, (self.scenario, self.seed, *parts))))
+        return draws.generator(self.scenario, self.seed, *parts)
 
     def _from_text(self, text: str, where: str) -> Prompt:
         ids = tuple(self.tokenizer.encode(text))
@@ -129,8 +153,9 @@ def _draw(plain_ids: Sequence[int], count: int, generator: random.Random, where:
     return tuple(plain_ids[int(generator.random() * len(plain_ids))] for _ in range(count))
 
 
-def _length(length: "Length", generator: random.Random) -> int:
-    """Box–Muller from ``random()`` alone: the one method whose numbers Python promises to keep."""
-    radius = math.sqrt(-2 * math.log(1 - generator.random()))
-    normal = radius * math.cos(2 * math.pi * generator.random())
-    return max(1, round(length.mean + length.stdev * normal))
+def _synthetic_length(length: "Length", generator: random.Random) -> int:
+    return _length(length.mean, length.stdev, generator)
+
+
+def _length(mean: int, stdev: float, generator: random.Random) -> int:
+    return max(1, round(mean + stdev * draws.normal(generator)))

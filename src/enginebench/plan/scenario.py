@@ -12,32 +12,40 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import (
     AfterValidator,
-    BeforeValidator,
     Field,
     PrivateAttr,
     TypeAdapter,
     ValidationError,
-    ValidationInfo,
-    WithJsonSchema,
     model_validator,
 )
 from pydantic.json_schema import GenerateJsonSchema
 
 from enginebench.errors import ScenarioError
 from enginebench.plan.cells import DEFAULT_PATHS, PATHS, Cell
-from enginebench.plan.keys import Bare, Keys, OneOrMany, fraction, problem
-from enginebench.plan.load import Batch
+from enginebench.plan.keys import Bare, Keys, OneOrMany, problem
+from enginebench.plan.load import Batch, Load, Trim
+from enginebench.plan.load_keys import LoadKeys, Share, TrimKeys
 from enginebench.plan.messages import did_you_mean, first_problem, shown
-from enginebench.plan.prompt_file import read_prompts
+from enginebench.plan.prompt_keys import Count, Length, Prompts, Text
 from enginebench.plan.yaml_file import Document, read_document
 
 _T = TypeVar("_T")
 
 SETS_FILE = "sets.yaml"
+ORDERS = ("file", "shuffled")
+"""In which prompts are asked."""
 
 DISTRIBUTIONS = ("ttft", "service_ttft", "tpot", "itl", "e2e_latency", "tokens_per_s_per_user")
 """Metrics that are gated as a percentile, e.g. ``tpot_p50``."""
-RATES = ("output_tokens_per_s", "total_tokens_per_s", "requests_per_s", "goodput", "slo_attainment")
+RATES = (
+    "output_tokens_per_s",
+    "total_tokens_per_s",
+    "requests_per_s",
+    "steady_output_tokens_per_s",
+    "steady_requests_per_s",
+    "goodput",
+    "slo_attainment",
+)
 """Metrics that are gated as they are."""
 GATE_METRICS = (*(f"{name}_{p}" for name in DISTRIBUTIONS for p in ("p50", "p90", "p95", "p99")), *RATES)
 _NEEDS_STREAMING = ("ttft", "service_ttft", "tpot", "itl", "tokens_per_s_per_user")
@@ -49,89 +57,13 @@ def _known_path(path: str) -> str:
     return path
 
 
-Count = Annotated[int, Field(gt=0)]
-Text = Annotated[str, Field(min_length=1)]
+def _known_order(order: str) -> str:
+    if order not in ORDERS:
+        raise problem(f"must be {' or '.join(ORDERS)}, not {shown(order)}")
+    return order
+
+
 PathName = Annotated[str, AfterValidator(_known_path), Field(json_schema_extra={"enum": [*PATHS]})]
-Margin = Annotated[
-    float,
-    BeforeValidator(fraction),
-    WithJsonSchema(
-        {"anyOf": [{"type": "string", "pattern": r"^\d+(\.\d+)? ?%$"}, {"type": "number", "minimum": 0, "maximum": 1}]}
-    ),
-]
-TokenIds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)]
-
-
-class Length(Keys):
-    """How many tokens a synthetic prompt has: a normal distribution, rounded, at least 1."""
-
-    mean: Count
-    stdev: Annotated[float, Field(ge=0)] = 0.0
-
-
-class Synthetic(Keys):
-    """Prompts of random printable tokens."""
-
-    input_tokens: Annotated[Length, Bare("mean", "integer"), Field(description="A number, or mean and stdev.")]
-    count: Count | None = Field(
-        default=None, description="Different prompts a round; without it each request has its own."
-    )
-
-
-class Prompts(Keys):
-    """One source of prompts: exactly one of its keys is set."""
-
-    text: Text | None = Field(default=None, description="One prompt; a bare text in the list means the same.")
-    file: Text | None = Field(
-        default=None, description="A JSONL file beside the scenario: a text or {prompt: text} a line."
-    )
-    synthetic: Synthetic | None = Field(default=None, description="Random prompts of a given length.")
-    token_ids: Annotated[tuple[TokenIds, ...], Field(min_length=1, strict=False)] | None = Field(
-        default=None, description="Prompts as lists of token ids."
-    )
-    _texts: tuple[str, ...] = PrivateAttr(())
-
-    @model_validator(mode="after")
-    def _one_source(self, info: ValidationInfo) -> "Prompts":
-        if len(self.model_dump(exclude_none=True)) != 1:
-            raise problem("must hold exactly one of text, file, synthetic, token_ids")
-        self._texts = self._read(Path((info.context or {}).get("directory", ".")))
-        return self
-
-    def _read(self, directory: Path) -> tuple[str, ...]:
-        if self.file is None:
-            return () if self.text is None else (self.text,)
-        try:
-            return read_prompts(directory / self.file)
-        except ScenarioError as error:
-            raise problem(f"cannot be used: {error}", "file") from None
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """The prompts of ``text`` and ``file``; empty for the other kinds."""
-        return self._texts
-
-    @property
-    def count(self) -> int:
-        """How many prompts this is; 1 for synthetic prompts without a count."""
-        if self.synthetic:
-            return self.synthetic.count or 1
-        return len(self.token_ids or self._texts)
-
-
-def _supported(kind: str) -> str:
-    if kind in ("concurrency", "rate"):
-        raise problem(f"'{kind}' is not supported yet; use batch")
-    if kind != "batch":
-        raise problem(f"must be batch, not {shown(kind)}")
-    return kind
-
-
-class Load(Keys):
-    """How requests are released: a batch at once, the next one when all are done."""
-
-    kind: Annotated[str, AfterValidator(_supported), Field(json_schema_extra={"enum": ["batch"]})]
-    sizes: Annotated[tuple[Count, ...], Field(min_length=1), OneOrMany(distinct=True)]
 
 
 class SamplingKeys(Keys):
@@ -162,7 +94,7 @@ class GateEndpoint(Keys):
     metric: Text = Field(
         description="E.g. tpot_p50 or output_tokens_per_s.", json_schema_extra={"enum": [*GATE_METRICS]}
     )
-    margin: Margin = Field(description="E.g. 5%.")
+    margin: Share = Field(description="E.g. 5%.")
 
     @model_validator(mode="after")
     def _know_the_metric(self) -> "GateEndpoint":
@@ -184,15 +116,16 @@ class Scenario(Keys):
     prompts: Annotated[tuple[Annotated[Prompts, Bare("text", "string")], ...], Field(min_length=1), OneOrMany()] = (
         Field(description="Texts, {file: x.jsonl}, {synthetic: {input_tokens: 512}} or {token_ids: [[...]]}.")
     )
-    output_tokens: Annotated[tuple[Count, ...], Field(min_length=1), OneOrMany(distinct=True)] = Field(
-        description="Exact lengths of the answers; end-of-sequence is ignored."
-    )
+    output_tokens: Annotated[
+        tuple[Annotated[Length, Bare("mean", "integer")], ...], Field(min_length=1), OneOrMany(distinct=True)
+    ] = Field(description="Lengths of the answers: exact, or mean and stdev; end-of-sequence is ignored.")
     batch_sizes: Annotated[tuple[Count, ...], Field(min_length=1), OneOrMany(distinct=True)] | None = Field(
         default=None, description="Shorthand for load: [{kind: batch, sizes: ...}]; 1 when neither is given."
     )
-    load: Annotated[tuple[Load, ...], Field(min_length=1), OneOrMany()] | None = Field(
+    load: Annotated[tuple[LoadKeys, ...], Field(min_length=1), OneOrMany()] | None = Field(
         default=None, description="How requests are released."
     )
+    trim: TrimKeys | None = Field(default=None, description="The ends of each round that do not count.")
     streaming: Annotated[tuple[bool, ...], Field(min_length=1), OneOrMany(distinct=True)] = Field(
         default=(True,), description="Whether tokens are sent as they are made; both with [true, false]."
     )
@@ -202,6 +135,9 @@ class Scenario(Keys):
     sampling: SamplingKeys = Field(default=SamplingKeys(), description="How tokens are drawn; greedy by default.")
     kv_cache_reuse: bool = Field(
         default=False, description="Whether an engine may reuse the KV cache of equal prefixes."
+    )
+    order: Annotated[str, AfterValidator(_known_order), Field(json_schema_extra={"enum": [*ORDERS]})] = Field(
+        default=ORDERS[0], description="Of the prompts of a round: that of the file, or a new random one each round."
     )
     requests: Count | None = Field(
         default=None, description="Requests a round, rounded up to full batches; by default each prompt once."
@@ -224,8 +160,13 @@ class Scenario(Keys):
     def _keys_agree(self) -> "Scenario":
         if self.load and self.batch_sizes:
             raise problem("and batch_sizes say the same thing; keep one of them", "load")
-        if len(set(self.sizes)) < len(self.sizes):
-            raise problem("gives a batch size twice; remove one of them", "load")
+        for index, entry in enumerate(self.load or ()):
+            if entry.endless and not self.requests:
+                raise problem("has no end; give it requests or duration_s", "load", index)
+        labels = [load.label for load in self.loads]
+        for label in labels:
+            if labels.count(label) > 1:
+                raise problem(f"gives the load {label} twice (ids keep two decimals of a rate); remove one", "load")
         for index, endpoint in enumerate(self.gate):
             self._check_endpoint(index, endpoint)
         return self
@@ -246,11 +187,16 @@ class Scenario(Keys):
         return self._name
 
     @property
-    def sizes(self) -> tuple[int, ...]:
-        """Batch sizes, however they were given."""
+    def loads(self) -> tuple[Load, ...]:
+        """Every load, however it was given."""
         if self.load:
-            return tuple(size for load in self.load for size in load.sizes)
-        return self.batch_sizes or (1,)
+            return tuple(load for entry in self.load for load in entry.loads(self.requests))
+        return tuple(Batch(size) for size in self.batch_sizes or (1,))
+
+    @property
+    def trimmed(self) -> Trim:
+        """What of each round does not count."""
+        return self.trim.trim if self.trim else Trim()
 
     @property
     def prompt_count(self) -> int:
@@ -271,11 +217,11 @@ class Scenario(Keys):
     def cells_on(self, paths: "tuple[str, ...]") -> tuple[Cell, ...]:
         """The cells on ``paths``, in the order of the file; one for each combination."""
         return tuple(
-            Cell(self.name, path, streaming, tokens, Batch(size))
+            Cell(self.name, path, streaming, tokens.mean, load, tokens.stdev)
             for path in paths
             for streaming in self.streaming
             for tokens in self.output_tokens
-            for size in self.sizes
+            for load in self.loads
         )
 
 

@@ -8,8 +8,9 @@ from enginebench.errors import SessionError
 from enginebench.measure.findings import failure, findings
 from enginebench.measure.metrics import cell_metrics
 from enginebench.measure.records import RoundRecord
+from enginebench.measure.windows import steady_window_ns
 from enginebench.measure.worker_process import Worker
-from enginebench.plan.load import load_to_json
+from enginebench.plan.load import Trim, load_to_json
 from enginebench.plan.prompts import round_requests
 from enginebench.run.plan import PlannedCell
 from enginebench.run.progress import Progress
@@ -86,6 +87,7 @@ class CellRun:
 def cell_result(planned: PlannedCell, records: Sequence[RoundRecord], memory: dict[str, Any]) -> dict[str, Any]:
     """The entry of a measured cell in ``run.json``."""
     measured = [record for record in records if not record.warmup]
+    metrics = cell_metrics(measured, planned.scenario.slo_s, planned.scenario.trimmed)
     return {
         **_head(planned),
         "status": "measured",
@@ -93,12 +95,19 @@ def cell_result(planned: PlannedCell, records: Sequence[RoundRecord], memory: di
         "stamp_kind": measured[0].stamp_kind,
         "requests_per_round": len(measured[0].requests),
         "makespan_s": [record.window_s for record in measured],
+        "steady_window_s": [_steady_s(record, planned.scenario.trimmed) for record in measured],
         "requests": sum(len(record.requests) for record in measured),
         "failed_requests": 0,
         "findings": list(findings(measured)),
-        "metrics": {name: result.as_json() for name, result in cell_metrics(measured, planned.scenario.slo_s).items()},
+        "metrics": {name: result.as_json() for name, result in metrics.items()},
         "memory": memory,
     }
+
+
+def _steady_s(record: RoundRecord, trim: Trim) -> list[float] | None:
+    """The steady window of a round, from its start."""
+    window = steady_window_ns(record, trim)
+    return None if window is None else [(stamp_ns - record.started_ns) / 1e9 for stamp_ns in window]
 
 
 def unmeasured_result(planned: PlannedCell, status: str, reason: str) -> dict[str, Any]:

@@ -75,6 +75,7 @@ def make_plan(
 def _planned(build: Build, tokenizer: Tokenizer, scenario: Scenario, cell: Cell, rounds: int | None) -> PlannedCell:
     requests = round_requests(scenario, cell, tokenizer, round_index=0, seed=scenario.sampling.seed)
     lengths = [len(request.prompt_ids) for request in requests]
+    longest = max(request.output_tokens for request in requests)
     a_cell_s = estimate_s(
         cell,
         scenario,
@@ -88,6 +89,6 @@ def _planned(build: Build, tokenizer: Tokenizer, scenario: Scenario, cell: Cell,
         scenario=scenario,
         rounds=rounds or scenario.rounds,
         prompt_tokens=(min(lengths), max(lengths)),
-        not_applicable=not_applicable_reason(build, max(lengths), cell.output_tokens, cell.load.connections),
+        not_applicable=not_applicable_reason(build, max(lengths), longest, cell.load.connections),
         estimate_s=a_cell_s,
     )

@@ -1,0 +1,85 @@
+"""The keys of a scenario file that say what is asked: prompts and lengths.
+
+What they become is in ``prompts.py``.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import (
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
+
+from enginebench.errors import ScenarioError
+from enginebench.plan.keys import Bare, Keys, problem
+from enginebench.plan.prompt_file import read_prompts
+
+Count = Annotated[int, Field(gt=0)]
+Text = Annotated[str, Field(min_length=1)]
+TokenIds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)]
+
+
+class Length(Keys):
+    """How many tokens a prompt or an answer has: a normal distribution, rounded, at least 1."""
+
+    mean: Count
+    stdev: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_serializer(mode="wrap")
+    def _short(self, handler: SerializerFunctionWrapHandler) -> Any:
+        return handler(self) if self.stdev else self.mean
+
+
+class Synthetic(Keys):
+    """Prompts of random printable tokens."""
+
+    input_tokens: Annotated[Length, Bare("mean", "integer"), Field(description="A number, or mean and stdev.")]
+    count: Count | None = Field(
+        default=None, description="Different prompts a round; without it each request has its own."
+    )
+
+
+class Prompts(Keys):
+    """One source of prompts: exactly one of its keys is set."""
+
+    text: Text | None = Field(default=None, description="One prompt; a bare text in the list means the same.")
+    file: Text | None = Field(
+        default=None, description="A JSONL file beside the scenario: a text or {prompt: text} a line."
+    )
+    synthetic: Synthetic | None = Field(default=None, description="Random prompts of a given length.")
+    token_ids: Annotated[tuple[TokenIds, ...], Field(min_length=1, strict=False)] | None = Field(
+        default=None, description="Prompts as lists of token ids."
+    )
+    _texts: tuple[str, ...] = PrivateAttr(())
+
+    @model_validator(mode="after")
+    def _one_source(self, info: ValidationInfo) -> "Prompts":
+        if len(self.model_dump(exclude_none=True)) != 1:
+            raise problem("must hold exactly one of text, file, synthetic, token_ids")
+        self._texts = self._read(Path((info.context or {}).get("directory", ".")))
+        return self
+
+    def _read(self, directory: Path) -> tuple[str, ...]:
+        if self.file is None:
+            return () if self.text is None else (self.text,)
+        try:
+            return read_prompts(directory / self.file)
+        except ScenarioError as error:
+            raise problem(f"cannot be used: {error}", "file") from None
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """The prompts of ``text`` and ``file``; empty for the other kinds."""
+        return self._texts
+
+    @property
+    def count(self) -> int:
+        """How many prompts this is; 1 for synthetic prompts without a count."""
+        if self.synthetic:
+            return self.synthetic.count or 1
+        return len(self.token_ids or self._texts)
