@@ -72,7 +72,7 @@ class StampMapper:
             self._offset = offset
 
     def stamp(self, ancillary: Ancillary, read_ns: int) -> int:
-        """The kernel's stamp of a read that returned at ``read_ns``; that itself when there is none that can be true."""
+        """The kernel's stamp of a read that returned at ``read_ns``; that itself where none can be true."""
         realtime_ns = realtime_stamp(ancillary)
         if realtime_ns is not None:
             stamp_ns = realtime_ns - self._offset.offset_ns  # what to_monotonic does, without a call

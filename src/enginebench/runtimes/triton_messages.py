@@ -1,24 +1,25 @@
-"""What Triton's generate endpoints are asked and what they answer, for the models of ``inflight_batcher_llm``: pure.
+"""What Triton's generate endpoints are asked and what they answer, for TensorRT-LLM's models: pure.
 
 Requests are built from the inputs that a model declares, because Triton takes unknown keys for parameters without a
 word. Answers become chunks after the round. Sends nothing and measures nothing.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from enginebench.builds.tokenizer import Tokenizer
 from enginebench.errors import SessionError
 from enginebench.plan.requests import Request, Sampling
-from enginebench.runtimes import sse
-from enginebench.runtimes.base import Arrival, Chunk
+from enginebench.runtimes import answers, sse
+from enginebench.runtimes.answers import Piece, Reader
+from enginebench.runtimes.base import UNKNOWN, Arrival
+from enginebench.runtimes.columns import ChunkLog
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
-_EXCERPT = 300
 _NO_END_ID = -1  # the engine then has no end of sequence
 
 
@@ -34,13 +35,27 @@ class Names:
     output: str
     seed: tuple[str, ...] = ("seed", "random_seed")
     min_length: tuple[str, ...] = ("min_tokens", "min_length")
+    excludes_prompt: str = "exclude_input_in_output"
 
 
 TEXT = Names("text_input", "max_tokens", "stream", "temperature", "top_k", "text_output")
 """``ensemble`` and ``tensorrt_llm_bls``: text in, text out."""
 
 CORE = Names("input_ids", "request_output_len", "streaming", "temperature", "runtime_top_k", "output_ids")
-"""``tensorrt_llm``: token ids in, token ids out."""
+"""``tensorrt_llm`` of ``inflight_batcher_llm``: token ids in, token ids out."""
+
+LLM_API = Names(
+    "text_input",
+    "sampling_param_max_tokens",
+    "streaming",
+    "sampling_param_temperature",
+    "sampling_param_top_k",
+    "text_output",
+    seed=("sampling_param_seed",),
+    min_length=(),  # an end of sequence ends its answers: a short one is a finding
+    excludes_prompt="sampling_param_exclude_input_from_output",
+)
+"""``tensorrt_llm`` of ``llmapi``: text in, the whole text so far out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +81,12 @@ class Model:
     @property
     def excludes_prompt(self) -> bool:
         """Whether the prompt can be left out of answers that do not stream."""
-        return "exclude_input_in_output" in self.inputs
+        return self.names.excludes_prompt in self.inputs
+
+    @property
+    def counts_tokens(self) -> bool:
+        """Whether it tells how many tokens an answer has."""
+        return "return_num_output_tokens" in self.inputs
 
     def body(self, request: Request) -> bytes:
         """The JSON that asks for ``request``. Raises SessionError when the model has no input for its sampling."""
@@ -76,7 +96,8 @@ class Model:
             names.length: request.output_tokens,
             names.stream: request.streaming,
             "return_num_input_tokens": True,
-            "exclude_input_in_output": True,
+            "return_num_output_tokens": not self.takes_ids,
+            names.excludes_prompt: True,
             "input_lengths": len(request.prompt_ids),
         }
         if exact := self.exact_length:
@@ -110,163 +131,64 @@ def read_model(metadata: Mapping[str, Any]) -> Model:
     """Make a Model of Triton's metadata. Raises SessionError for a model of another kind."""
     inputs = {tensor["name"]: tensor["datatype"] for tensor in metadata["inputs"]}
     outputs = {tensor["name"] for tensor in metadata["outputs"]}
-    for names in (TEXT, CORE):
+    for names in (TEXT, CORE, LLM_API):
         if {names.prompt, names.length, names.stream} <= inputs.keys() and names.output in outputs:
             return Model(metadata["name"], inputs, names)
     raise SessionError(
         f"Model {metadata['name']} cannot be driven: it declares neither text_input, max_tokens, stream and "
-        "text_output nor input_ids, request_output_len, streaming and output_ids."
+        "text_output, nor input_ids, request_output_len, streaming and output_ids, nor text_input, "
+        "sampling_param_max_tokens, streaming and text_output."
     )
 
 
 def explain(model: str, status: int, content_type: str, body: bytes) -> str:
     """Say in one sentence why a response was not what it should be."""
     if status == 200:
-        return f"Model {model} answered with content type {content_type!r}: {_excerpt(body)}."
-    events = sse.events([sse.Read(0, body)]) if content_type.startswith(EVENT_STREAM) else ()
-    texts = [event.data for event in events] or [_excerpt(body)]
-    return f"Model {model} refused the request (HTTP {status}): {_error_of(texts[0]).rstrip('. ')}."
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """One JSON object of an answer."""
-
-    stamp_ns: int
-    text: str = ""
-    token_ids: tuple[int, ...] = ()
-    error: str | None = None
-    prompt_tokens: int | None = None
-    counted: bool = True
+        return f"Model {model} answered with content type {content_type!r}: {answers.excerpt(body)}."
+    data = sse.split(body)[0] if content_type.startswith(EVENT_STREAM) else ()
+    text = data[0].decode("utf-8", "replace") if data else answers.excerpt(body)
+    return f"Model {model} refused the request (HTTP {status}): {answers.error_of(text).rstrip('. ')}."
 
 
 def decode(
     arrivals: Sequence[Arrival], requests: Mapping[int, Request], model: Model, tokenizer: Tokenizer | None
-) -> list[Chunk]:
-    """Turn a round's arrivals into chunks, in the order of their stamps.
-
-    ``tokenizer`` turns text into ids: None unless text identifies ids; the tokens of text are then not known.
-    """
-    reads: dict[int, list[sse.Read]] = {}
-    for arrival in arrivals:
-        assert isinstance(arrival.payload, bytes)
-        reads.setdefault(arrival.request_index, []).append(sse.Read(arrival.stamp_ns, arrival.payload))
-    answers = {index: _pieces(requests[index], got, model) for index, got in reads.items()}
-    if not model.takes_ids:
-        answers = _identify(answers, requests, tokenizer)
-    chunks = [
-        Chunk(index, piece.stamp_ns, piece.token_ids, piece.error, piece.prompt_tokens, piece.counted)
-        for index, pieces in answers.items()
-        for piece in pieces
-        if piece.token_ids or not piece.counted or piece.error
-    ]
-    chunks += [Chunk(each.request_index, each.stamp_ns, (), each.error) for each in arrivals if each.error]
-    return sorted(chunks, key=lambda chunk: chunk.stamp_ns)
+) -> ChunkLog:
+    """Turn a round's arrivals into chunks; ``tokenizer``: None unless text identifies ids."""
+    reader = Reader(f"Model {model.name}", partial(_piece, model), model.takes_ids, may_accumulate=not model.takes_ids)
+    return answers.decode(arrivals, requests, reader, tokenizer)
 
 
-def _pieces(request: Request, reads: Sequence[sse.Read], model: Model) -> list[Piece]:
-    if request.streaming:
-        events: Iterable[sse.Event] = sse.events(reads)
-    else:
-        body = b"".join(read.data for read in reads)
-        stamp_ns = max((read.stamp_ns for read in reads if read.data), default=0)
-        events = [sse.Event(stamp_ns, body.decode("utf-8", "replace"))]
-    pieces = [_piece(event, model) for event in events if event.data and event.data != sse.DONE]
-    if request.streaming or model.excludes_prompt:
-        return pieces
-    return [_without_prompt(piece, request) for piece in pieces]
-
-
-def _piece(event: sse.Event, model: Model) -> Piece:
-    try:
-        answer = json.loads(event.data)
-    except ValueError:
-        return Piece(event.stamp_ns, error=f"Model {model.name} sent what is not JSON: {event.data[:_EXCERPT]}")
-    if not isinstance(answer, dict) or "error" in answer:
-        return Piece(event.stamp_ns, error=f"Model {model.name} failed: {_error_of(event.data)}")
-    values = _as_list(answer.get(model.names.output, ()))
-    reported = _as_list(answer.get("num_input_tokens", ()))
-    prompt_tokens = int(reported[0]) if reported else None
+def _piece(model: Model, answer: Mapping[str, Any], request: Request) -> Piece:
+    value = answer.get(model.names.output, ())
+    prompt_tokens = _count(answer.get("num_input_tokens"))
+    tokens = _count(answer.get("num_output_tokens"))
+    # Tensors of one element come as scalars, longer ones as flat lists, empty ones as empty lists.
     if model.takes_ids:
-        return Piece(event.stamp_ns, token_ids=tuple(int(value) for value in values), prompt_tokens=prompt_tokens)
-    return Piece(event.stamp_ns, "".join(str(value) for value in values), prompt_tokens=prompt_tokens)
+        ids = (value,) if isinstance(value, int) else tuple(map(int, _as_list(value)))
+        piece = Piece("", ids, None, prompt_tokens)
+    else:
+        text = value if isinstance(value, str) else "".join(map(str, _as_list(value)))
+        piece = Piece(text, (), None, prompt_tokens, tokens)
+    return piece if request.streaming or model.excludes_prompt else _without_prompt(piece, request)
+
+
+def _count(value: Any) -> int:
+    """A count as an integer or a string of digits, alone or in a list; -1 when there is none."""
+    if isinstance(value, int):
+        return value
+    values = _as_list(() if value is None else value)
+    return int(values[0]) if values else UNKNOWN
 
 
 def _as_list(value: Any) -> Sequence[Any]:
-    """Tensors of one element come as scalars, longer ones as flat lists, empty ones as empty lists."""
     return value if isinstance(value, list | tuple) else (value,)
 
 
 def _without_prompt(piece: Piece, request: Request) -> Piece:
     """Take the prompt off an answer that repeats it, as versions without ``exclude_input_in_output`` do."""
     length = len(request.prompt_ids)
-    repeated = len(piece.token_ids) > length and piece.token_ids[:length] == request.prompt_ids
-    return replace(
-        piece,
+    repeated = len(piece.token_ids) > length and tuple(piece.token_ids[:length]) == request.prompt_ids
+    return piece._replace(
         text=piece.text.removeprefix(request.prompt_text),
         token_ids=piece.token_ids[length:] if repeated else piece.token_ids,
     )
-
-
-def _identify(
-    answers: Mapping[int, Sequence[Piece]], requests: Mapping[int, Request], tokenizer: Tokenizer | None
-) -> dict[int, list[Piece]]:
-    """Replace text by the ids that it stands for, where a tokenizer can tell."""
-    if tokenizer is None:
-        return {index: [_uncounted(piece) for piece in pieces] for index, pieces in answers.items()}
-    whole_so_far = _accumulates(answers, requests, tokenizer)
-    return {index: _with_ids(pieces, _deltas(pieces, whole_so_far), tokenizer) for index, pieces in answers.items()}
-
-
-def _uncounted(piece: Piece) -> Piece:
-    return replace(piece, counted=False) if piece.text else piece
-
-
-def _accumulates(answers: Mapping[int, Sequence[Piece]], requests: Mapping[int, Request], tokenizer: Tokenizer) -> bool:
-    """Whether events carry the whole text so far, not what is new.
-
-    Then in every answer each event begins with the one before. A stream that says the same again and again does that
-    too: of the two readings, the one that comes nearer to the number of tokens asked for is right.
-    """
-    if_whole, if_deltas = 0, 0
-    for index, pieces in answers.items():
-        texts = [piece.text for piece in pieces if piece.text]
-        if not all(later.startswith(earlier) for earlier, later in pairwise(texts)):
-            return False
-        asked = requests[index].output_tokens
-        if_whole += abs(asked - len(tokenizer.encode(texts[-1]))) if texts else 0
-        if_deltas += abs(asked - len(tokenizer.encode("".join(texts)))) if texts else 0
-    return if_whole < if_deltas
-
-
-def _with_ids(pieces: Sequence[Piece], texts: Sequence[str], tokenizer: Tokenizer) -> list[Piece]:
-    found = [replace(piece, token_ids=tokenizer.encode(text)) for piece, text in zip(pieces, texts, strict=True)]
-    if tuple(chain.from_iterable(piece.token_ids for piece in found)) != tokenizer.encode("".join(texts)):
-        error = (
-            "The stream splits its text inside a token, so that its ids are not known: measure the core path instead."
-        )
-        found[-1] = replace(found[-1], error=found[-1].error or error)
-    return found
-
-
-def _deltas(pieces: Sequence[Piece], whole_so_far: bool) -> list[str]:
-    if not whole_so_far:
-        return [piece.text for piece in pieces]
-    deltas, known = [], ""
-    for piece in pieces:
-        deltas.append(piece.text[len(known) :])
-        known = piece.text or known
-    return deltas
-
-
-def _error_of(text: str) -> str:
-    """The message in a JSON error object, or the text itself."""
-    try:
-        answer = json.loads(text)
-    except ValueError:
-        return text
-    return str(answer["error"]) if isinstance(answer, dict) and "error" in answer else text
-
-
-def _excerpt(body: bytes) -> str:
-    return body.decode("utf-8", "replace").strip()[:_EXCERPT] or "an empty body"
