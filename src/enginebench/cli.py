@@ -7,7 +7,7 @@ exit code 1.
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from enginebench import __version__
@@ -34,6 +34,8 @@ def _parser() -> argparse.ArgumentParser:
     add_build(commands)
     _add_serve(commands)
     _add_report(commands)
+    _add_calibrate(commands)
+    _add_selftest(commands)
     _add_schema(commands)
     return parser
 
@@ -69,6 +71,79 @@ def _report(options: argparse.Namespace) -> None:
 
     write_report(options.run_dir)
     print(summary_text(options.run_dir, width=100, colour=sys.stdout.isatty()), end="")
+
+
+def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    calibrate = commands.add_parser(
+        "calibrate",
+        help="measure the client's own error against known truth, at a load of your choice",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    calibrate.add_argument("--streams", type=_positive(int), default=16, metavar="N", help="requests in flight")
+    calibrate.add_argument("--rate", type=_positive(float), default=200.0, metavar="N", help="tokens/s of each stream")
+    calibrate.add_argument("--tokens", type=_positive(int), default=64, metavar="N", help="tokens of an answer")
+    calibrate.add_argument("--ttft-ms", type=_positive(float), default=20.0, metavar="MS", help="TTFT of the truth")
+    calibrate.add_argument("--seconds", type=_positive(float), default=5.0, metavar="S", help="about how long")
+    calibrate.add_argument("--batch", action="store_true", help="all streams start at once, instead of one by one")
+    calibrate.add_argument("--together", action="store_true", help="tokens of all streams leave at once")
+    calibrate.add_argument(
+        "--in-process", action="store_true", help="calibrate the direct path instead of the server's"
+    )
+    out = Path("reports") / "calibration.json"
+    calibrate.add_argument("--out", type=Path, default=out, metavar="FILE", help="where the figures are kept")
+    calibrate.set_defaults(run=_calibrate)
+
+
+def _calibrate(options: argparse.Namespace) -> None:
+    from enginebench.measure.calibrator import point_of
+    from enginebench.run.calibrate import calibrate
+
+    point = point_of(
+        options.streams,
+        options.rate,
+        options.ttft_ms / 1e3,
+        options.tokens,
+        options.seconds,
+        kind="batch" if options.batch else "concurrency",
+        together=options.together,
+        runtime="null" if options.in_process else "triton_http",
+    )
+    print(calibrate(point, options.out, width=100, colour=sys.stdout.isatty()), end="")
+
+
+def _add_selftest(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    selftest = commands.add_parser("selftest", help="measure what enginebench itself is able to do on this machine")
+    parts = selftest.add_subparsers(required=True, metavar="PART")
+    client = parts.add_parser(
+        "client",
+        help="the load generator: errors against known truth, speed, cost; prints a table",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    client.add_argument("--row", action="append", default=[], metavar="NAME", help="this row only; may be repeated")
+    client.add_argument("--seconds", type=_positive(float), default=6.0, metavar="S", help="about, a measurement")
+    client.add_argument(
+        "--repeats", type=_positive(int), default=3, metavar="N", help="measurements; the median counts"
+    )
+    client.add_argument("--out", type=Path, metavar="FILE", help="keep the figures as JSON")
+    client.set_defaults(run=_selftest_client)
+
+
+def _selftest_client(options: argparse.Namespace) -> None:
+    from enginebench.run.calibrate import selftest
+    from enginebench.run.selftest import Effort
+
+    effort = Effort(options.seconds, options.repeats)
+    selftest(options.row, effort, options.out, lambda text: print(text, flush=True))
+
+
+def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
+    def number(text: str) -> float:
+        value = kind(text)
+        if value <= 0:
+            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        return value
+
+    return number
 
 
 def _add_schema(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -149,7 +149,7 @@ def calibrate(record: RoundRecord, times: TrueTimes, point: Point, cost: Cost, t
         clock_stepped=record.clock_stepped or bool(truth and truth.clock_steps),
         errors={name: _compare(_VALUES[name](true), _VALUES[name](client)) for name in METRICS},
         stamp_lateness=spread((stamps_ns - times.left_ns) / 1e9),
-        process_lateness=None if read_ns is None else spread((read_ns - stamps_ns) / 1e9),
+        process_lateness=_process_lateness(stamps_ns, read_ns),
         slip=spread(slip_s),
         server_lateness=spread((truth.before_ns - truth.due_ns) / 1e9) if truth else None,
         server_doubt=spread((truth.after_ns - truth.before_ns) / 1e9) if truth else None,
@@ -212,10 +212,6 @@ def _places(counts: Stamps) -> Stamps:
     return np.arange(int(counts.sum())) - np.repeat(np.cumsum(counts) - counts, counts)
 
 
-def _order_of_chunks(record: RoundRecord) -> NDArray[np.int64]:
-    return np.argsort(record.chunks.request, kind="stable")
-
-
 def _tokens_of(record: RoundRecord) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Request index and id of every token, by request; as they came within one."""
     chunks = record.chunks
@@ -224,19 +220,23 @@ def _tokens_of(record: RoundRecord) -> tuple[NDArray[np.int32], NDArray[np.int32
     return of_request[order], chunks.token_ids[order]
 
 
-def _by_request(record: RoundRecord) -> tuple[RoundRecord, Stamps, Stamps | None]:
-    """The record with its requests by index; stamp, and moment of reading where known, of every token by request."""
+def _by_request(record: RoundRecord) -> tuple[RoundRecord, Stamps, Stamps]:
+    """The record with its requests by index; stamp and moment of reading of every token, by request."""
     requests, chunks = record.requests, record.chunks
     rows = np.argsort(requests.index, kind="stable")
     ordered: dict[str, Any] = {
         name: tuple(values[row] for row in rows) if isinstance(values, tuple) else values[rows]
         for name, values in columns(requests).items()
     }
-    places = np.repeat(_order_of_chunks(record), chunks.tokens[_order_of_chunks(record)])
-    read_ns = getattr(chunks, "read_ns", None)
-    if read_ns is not None:
-        read_ns = read_ns[places] if (read_ns > 0).all() else None
-    return replace(record, requests=replace(requests, **ordered)), chunks.stamp_ns[places], read_ns
+    order = np.argsort(chunks.request, kind="stable")
+    places = np.repeat(order, chunks.tokens[order])
+    client = replace(record, requests=replace(requests, **ordered))
+    return client, chunks.stamp_ns[places], chunks.read_ns[places]
+
+
+def _process_lateness(stamps_ns: Stamps, read_ns: Stamps) -> Spread | None:
+    known = read_ns > 0
+    return spread((read_ns - stamps_ns)[known] / 1e9) if known.any() else None
 
 
 def _true_record(client: RoundRecord, times: TrueTimes) -> RoundRecord:
@@ -255,6 +255,7 @@ def _true_record(client: RoundRecord, times: TrueTimes) -> RoundRecord:
         client.chunks,
         request=np.repeat(client.requests.index, times.tokens),
         stamp_ns=times.left_ns,
+        read_ns=times.left_ns,
         tokens=ones,
         token_ids=ones,
     )

@@ -140,6 +140,24 @@ def _tokens_of(point: Point, index: int) -> int:
     return max(2, round(point.tokens * (0.5 + index * GOLDEN % 1.0))) if point.varied else point.tokens
 
 
+def point_of(
+    streams: int,
+    rate: float,
+    ttft_s: float,
+    tokens: int,
+    seconds: float,
+    *,
+    kind: str = "concurrency",
+    together: bool = False,
+    runtime: str = "triton_http",
+) -> Point:
+    """``streams`` at ``rate`` tokens/s each, for about ``seconds``; in a closed loop, answers of varied length."""
+    gap_s = 1 / rate
+    rounds = max(1, round(seconds / (ttft_s + gap_s * tokens)))
+    varied = kind == "concurrency"
+    return Point(streams, gap_s, ttft_s, tokens, streams * rounds, kind, together, varied, runtime)
+
+
 def point_for(streams: int, gap_s: float, ttft_s: float, tokens: int, *, kind: str, runtime: str) -> Point:
     """The short calibration of a cell that showed this much: ``SHORT_S`` long, its tokens in step.
 

@@ -17,7 +17,7 @@ import psutil
 
 from enginebench.errors import EnginebenchError, ServerError
 from enginebench.measure.calibration import Calibration, Point
-from enginebench.measure.calibrator import STALL_TIMEOUT_S, Calibrator, load_of, requests_of, script_of
+from enginebench.measure.calibrator import STALL_TIMEOUT_S, Calibrator, load_of, point_of, requests_of, script_of
 from enginebench.measure.records import RoundRecord
 from enginebench.store import RunStore
 
@@ -51,13 +51,6 @@ class Row:
     load: str
     reach: str
     measure: Callable[[Calibrator, Effort], Outcome]
-
-
-def point_of(streams: int, rate: float, ttft_s: float, tokens: int, seconds: float, *, together: bool = False) -> Point:
-    """A closed loop of ``streams`` at ``rate`` tokens/s each, for about ``seconds``."""
-    gap_s = 1 / rate
-    rounds = max(1, round(seconds / (ttft_s + gap_s * tokens)))
-    return Point(streams, gap_s, ttft_s, tokens, streams * rounds, together=together, varied=True)
 
 
 def _medians(found: Sequence[Calibration]) -> dict[str, float]:
