@@ -3,14 +3,18 @@
 import gc
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from enginebench.errors import SessionError
 from enginebench.measure.driver import record, run_round
+from enginebench.measure.metrics import cell_metrics
 from enginebench.measure.records import RoundRecord
-from enginebench.plan.load import Batch, Load
+from enginebench.measure.windows import steady_window_ns
+from enginebench.plan.load import Batch, Concurrency, Load, Rate
 from enginebench.plan.requests import Request, Sampling
 from enginebench.runtimes.base import Arrival, Chunk
 from enginebench.runtimes.scripted import Script, ScriptedSession, token_id
@@ -176,3 +180,83 @@ def test_a_clock_step_during_the_round_is_noticed(monkeypatch: pytest.MonkeyPatc
     assert drive(scripted(), requests(1)).clock_stepped
     monkeypatch.undo()
     assert not drive(scripted(), requests(1)).clock_stepped
+
+
+def scheduled(*offsets_ms: float) -> list[Request]:
+    made = requests(len(offsets_ms))
+    return [replace(one, offset_ns=round(ms * 1e6)) for one, ms in zip(made, offsets_ms, strict=True)]
+
+
+class SlowClient(ScriptedSession):
+    """Takes 10 ms at least to send a request."""
+
+    def submit(self, requests: Sequence[Request]) -> Sequence[int]:
+        sent_ns = []
+        for request in requests:
+            time.sleep(0.01)
+            sent_ns += super().submit([request])
+        return sent_ns
+
+
+def test_a_slow_client_shows_as_slip_and_moves_no_schedule() -> None:
+    offsets_ms = [float(number) for number in range(12)]
+    session = SlowClient(Script(first_s=0.004, gap_s=0.001))
+    start_ns = time.monotonic_ns()
+    raw = run_round(session, scheduled(*offsets_ms), Rate(1000, "constant"), 5.0, start_at_ns=start_ns)
+    table = record(session, raw, round_index=0, warmup=False).requests
+    assert (table.intended_ns - start_ns).tolist() == [round(ms * 1e6) for ms in offsets_ms]
+    slip_ns = table.sent_ns - table.intended_ns
+    assert (np.diff(slip_ns) > 8_000_000).all()  # 10 ms to send, 1 ms of schedule: it grows, and is never forgiven
+    metrics = cell_metrics([record(session, raw, round_index=0, warmup=False)])
+    assert metrics["service_ttft"].summary["max"] == pytest.approx(0.004)
+    assert metrics["ttft"].summary["max"] == pytest.approx(0.004 + float(slip_ns.max()) / 1e9)
+    assert metrics["slip"].summary["max"] == pytest.approx(float(slip_ns.max()) / 1e9)
+
+
+def test_an_open_loop_does_not_wait_for_answers() -> None:
+    found = drive(scripted(first_s=0.3), scheduled(0, 5, 10, 15), Rate(200, "constant"))
+    assert (found.requests.sent_ns < found.requests.first_ns.min()).all()
+    assert found.load == {
+        "kind": "rate", "label": "r0200.00-constant", "level": 200,
+        "per_s": 200, "arrival": "constant", "burstiness": 1.0, "speedup": 1.0,
+    }  # fmt: skip
+
+
+def test_a_concurrency_keeps_its_places_filled_and_no_more() -> None:
+    found = drive(scripted(), [*requests(3, 2), *requests(9, 6)[3:]], Concurrency(3))
+    table = found.requests
+    assert table.index.tolist() == list(range(9))
+    starts = np.sort(table.intended_ns)
+    assert len(set(starts[:3].tolist())) == 1
+    assert starts[3:].tolist() == np.sort(table.last_ns)[:6].tolist()  # the arrival that freed the place
+    for sent_ns in table.sent_ns:
+        assert np.count_nonzero((table.sent_ns <= sent_ns) & (table.last_ns > sent_ns)) <= 3
+
+
+def test_a_concurrency_with_a_duration_lets_the_last_requests_finish() -> None:
+    found = drive(scripted(), requests(2), Concurrency(2, duration_s=0.05))
+    assert len(found.requests) > 2
+    assert set(found.requests.outcome) == {"ok"}
+    assert found.requests.intended_ns.max() < found.started_ns + 50_000_000
+    window = steady_window_ns(found)
+    assert window is not None
+    assert found.started_ns <= window[0] < window[1] <= found.ended_ns
+
+
+def test_rounds_can_start_together() -> None:
+    start_ns = time.monotonic_ns() + 40_000_000
+    for load in (Batch(2), Concurrency(2), Rate(100)):
+        raw = run_round(scripted(), scheduled(0, 3), load, 5.0, start_at_ns=start_ns)
+        assert min(raw.sent_ns.values()) >= start_ns
+        if not isinstance(load, Batch):
+            assert raw.started_ns == start_ns
+
+
+@pytest.mark.parametrize("load", [Rate(100, "constant"), Concurrency(2)])
+def test_when_nothing_is_heard_any_more_the_rest_is_not_sent(load: Load) -> None:
+    silent = scripted(faults=dict.fromkeys(range(1, 60), "silent"))
+    found = drive(silent, scheduled(*(10.0 * number for number in range(60))), load, stall_s=0.1)
+    assert found.requests.outcome[0] == "ok"
+    assert set(found.requests.outcome[1:]) == {"stall", "cancelled"}
+    assert found.requests.sent_ns[-1] == 0
+    assert "not sent" in found.requests.error[-1]
