@@ -37,6 +37,7 @@ KEEPERS = {
     "plotly": {"report.charts"},
     "pynvml": {"measure.sampler", "environment"},
     "tritonclient": {"server.control"},
+    "transformers": {"builds.hf_tokenizer"},
     "tensorrt_llm": set(),
     "pyarrow": {"store"},
     "pydantic": {"plan.scenario", "plan.keys", "plan.load_keys", "plan.prompt_keys"},
