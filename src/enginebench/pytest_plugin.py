@@ -60,8 +60,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--build",
         metavar="NAME=DIR",
-        help="the engine build to measure, and the name it has in the report (default: a small reference engine, "
-        "made under reports/builds when it is missing)",
+        help="the engine build to measure, and the name it has in the report; ',python=PATH', ',tokenizer=DIR', "
+        "',llm_args=FILE' and ',container=COMMAND' may follow (default: a small reference engine, made under "
+        "reports/builds when it is missing)",
+    )
+    group.addoption(
+        "--tokenizer",
+        type=Path,
+        metavar="DIR",
+        help="the directory of the build's Hugging Face tokenizer (default: the build's own, when it holds one)",
+    )
+    group.addoption(
+        "--trust-remote-code",
+        action="store_true",
+        help="let the tokenizer run the Python that its directory brings, as ChatGLM's does; read it before",
     )
     group.addoption("--rounds", type=int, metavar="N", help="measured rounds a cell, in place of the scenario's")
     group.addoption(
@@ -131,7 +143,8 @@ def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
     assert bench.selection is not None
     if config.option.rounds is not None and config.option.rounds < 1:
         raise EnginebenchError(f"--rounds {config.option.rounds} is not possible; give 1 or more.")
-    build = build_from_option(config.option.build, config.rootpath)
+    option = config.option
+    build = build_from_option(option.build, config.rootpath, option.tokenizer, option.trust_remote_code)
     return make_plan(
         build, open_tokenizer(build), bench.selection, cells, bench.expansion.left_out, config.option.rounds
     )
