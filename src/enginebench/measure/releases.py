@@ -41,7 +41,7 @@ def release_of(load: Load, requests: Sequence[Request], start_ns: int) -> Releas
     if isinstance(load, Batch):
         return BatchRelease(requests, load.size, start_ns)
     if isinstance(load, Concurrency):
-        return ConcurrencyRelease(requests, load.level, start_ns, load.duration_s)
+        return ConcurrencyRelease(requests, load.level, start_ns, load.duration_s, load.requests)
     return RateRelease(requests, start_ns)
 
 
@@ -82,11 +82,20 @@ class ConcurrencyRelease:
     """``level`` places: a request leaves when a place is free. Intended: the arrival that freed its place.
 
     With a ``duration_s`` requests leave until it is over, the given ones again and again under new indices; what is
-    still in flight is let finish.
+    still in flight is let finish. ``indices``: what to add to the index of a request each time that it is repeated,
+    where the given ones are a part of more (default: their number).
     """
 
-    def __init__(self, requests: Sequence[Request], level: int, start_ns: int, duration_s: float | None = None):
+    def __init__(
+        self,
+        requests: Sequence[Request],
+        level: int,
+        start_ns: int,
+        duration_s: float | None = None,
+        indices: int | None = None,
+    ):
         self._requests = requests
+        self._indices = indices or len(requests)
         self._end_ns = None if duration_s is None else start_ns + round(duration_s * 1e9)
         self._free_ns = [start_ns] * level  # heap: since when each free place is free
         self._next = 0
@@ -119,11 +128,13 @@ class ConcurrencyRelease:
         return self._next < len(self._requests)
 
     def _request(self, number: int) -> Request:
-        if number < len(self._requests):
-            return self._requests[number]
-        again = self._requests[number % len(self._requests)]
-        seed = again.sampling.seed + number - again.index
-        return replace(again, index=number, sampling=replace(again.sampling, seed=seed))
+        lap, place = divmod(number, len(self._requests))
+        request = self._requests[place]
+        if not lap:
+            return request
+        more = lap * self._indices
+        sampling = replace(request.sampling, seed=request.sampling.seed + more)
+        return replace(request, index=request.index + more, sampling=sampling)
 
 
 class RateRelease:
