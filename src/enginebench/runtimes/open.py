@@ -10,6 +10,7 @@ RUNTIMES: Mapping[str, str] = {
     "null": "enginebench.runtimes.null",
     "reference": "enginebench.runtimes.reference",
     "scripted": "enginebench.runtimes.scripted",
+    "tensorrt_llm": "enginebench.runtimes.tensorrt_llm",
     "triton_http": "enginebench.runtimes.triton_http",
 }
 """Module of each runtime; it has a function ``open_session(options) -> Session``."""

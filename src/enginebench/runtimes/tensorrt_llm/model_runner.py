@@ -1,0 +1,156 @@
+"""ModelRunner of TensorRT-LLM 0.6 to 0.8: static batches, for engines that nothing newer loads.
+
+A release is a batch: all its requests start together, and the batch ends with its longest answer. Versions with
+streaming (0.7, 0.8) give one token a step to every request; 0.6 gives everything at the end, and refuses to stream.
+Nothing can be cancelled: a batch runs to its end.
+"""
+
+import importlib
+import queue
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeAlias
+
+from enginebench.errors import SessionError
+from enginebench.plan.requests import Request
+from enginebench.runtimes.base import JsonValue
+from enginebench.runtimes.tensorrt_llm.configs import config_class
+from enginebench.runtimes.tensorrt_llm.library import accepted, named, one_line, supported
+from enginebench.runtimes.tensorrt_llm.mailbox import Mailbox
+from enginebench.runtimes.tensorrt_llm.sampling import sampling_keywords
+from enginebench.runtimes.tensorrt_llm.session import refusal
+from enginebench.runtimes.tensorrt_llm.settings import Settings
+
+RUNTIME = "tensorrt_llm.runtime"
+NO_END = -1  # an end id that no token has
+PAD = 0  # prompts of a batch are padded with it: it must be a token
+THREAD_TIMEOUT_S = 30.0
+
+Batch: TypeAlias = Sequence[tuple[int, Request]]
+
+
+class ModelRunnerApi:
+    """An ``Engine`` on ``ModelRunner.generate``, on a thread of its own."""
+
+    def __init__(self, settings: Settings, mailbox: Mailbox) -> None:
+        self._settings = settings
+        self._mailbox = mailbox
+        self._torch: Any = importlib.import_module("torch")
+        self._sampling_class = config_class("SamplingConfig", RUNTIME)
+        self._runner = self._loaded()
+        self._streams = "streaming" in named(self._runner.generate)
+        self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
+        self._closing = False
+        self._thread = threading.Thread(target=self._work, name="model-runner", daemon=True)
+        self._thread.start()
+
+    def start(self, requests: Batch) -> Sequence[int]:
+        """Hand the release over as batches that the engine can hold."""
+        sent_ns = [time.monotonic_ns()] * len(requests)
+        fitting = [entry for entry in requests if not self._refuse(*entry)]
+        size = self._settings.max_batch_size or len(requests)
+        for first in range(0, len(fitting), size):
+            self._batches.put(fitting[first : first + size])
+        return sent_ns
+
+    def cancel(self, key: int) -> None:
+        """A static batch cannot lose a request: it runs to its end."""
+
+    def facts(self) -> Mapping[str, JsonValue]:
+        """What this generation can do."""
+        return {
+            "adapter": "model_runner",
+            "not_settable": ["kv_cache_config", "scheduler_config", "chunked_context"],
+            "cancels": False,
+            "streams": self._streams,
+            "takes_token_ids": True,
+            "gives_token_ids": True,
+            "detokenizes": False,
+            "perf_metrics": False,
+            "loads": ["batch"],
+        }
+
+    def observations(self) -> Mapping[str, JsonValue]:
+        """This generation records nothing of its own."""
+        return {"requests": [], "iterations": []}
+
+    def close(self) -> None:
+        """Leave the batch at hand after its next step."""
+        self._closing = True
+        self._batches.put(None)
+        self._thread.join(THREAD_TIMEOUT_S)
+
+    def _loaded(self) -> Any:
+        runner_class = config_class("ModelRunner", RUNTIME)
+        try:
+            return runner_class.from_dir(engine_dir=str(self._settings.directory))
+        except Exception as error:  # whatever the library raises, nothing can be run
+            raise SessionError(
+                f"TensorRT-LLM could not load {self._settings.directory} ({one_line(error)})."
+            ) from error
+
+    def _refuse(self, key: int, request: Request) -> bool:
+        """One request that does not fit would fail the batch."""
+        limit, asked = self._settings.max_seq_len, len(request.prompt_ids) + request.output_tokens
+        why = ""
+        if limit is not None and asked > limit:
+            why = f"that exceeds the engine's max_seq_len {limit}"
+        elif request.streaming and not self._streams:
+            why = "this version has no streaming"
+        if why:
+            self._mailbox.deliver(key, time.monotonic_ns(), (), ended=True, error=refusal(request, why))
+        return bool(why)
+
+    def _work(self) -> None:
+        while (batch := self._batches.get()) is not None and not self._closing:
+            self._answer(batch)
+
+    def _answer(self, batch: Batch) -> None:
+        try:
+            self._run(batch)
+        except Exception as error:  # raised by the library, for the whole batch
+            for key, request in batch:
+                why = refusal(request, one_line(error))
+                self._mailbox.deliver(key, time.monotonic_ns(), (), ended=True, error=why)
+
+    def _run(self, batch: Batch) -> None:
+        inputs = [self._torch.tensor(list(request.prompt_ids), dtype=self._torch.int32) for _, request in batch]
+        config = self._sampling(batch)
+        if any(request.streaming for _, request in batch):
+            steps = self._runner.generate(batch_input_ids=inputs, sampling_config=config, streaming=True)
+            self._deliver_steps(batch, steps)
+        else:
+            outputs = self._runner.generate(batch_input_ids=inputs, sampling_config=config)
+            self._torch.cuda.synchronize()  # the call comes back before the GPU is done
+            self._deliver_all(batch, outputs, time.monotonic_ns())
+
+    def _deliver_steps(self, batch: Batch, steps: Iterator[Any]) -> None:
+        for step, outputs in enumerate(steps):
+            self._torch.cuda.synchronize()
+            stamp_ns = time.monotonic_ns()
+            for row, (key, request) in enumerate(batch):
+                if step < request.output_tokens:
+                    token_id = int(outputs[row][0][len(request.prompt_ids) + step])
+                    self._mailbox.deliver(key, stamp_ns, (token_id,), ended=step + 1 == request.output_tokens)
+            if self._closing:
+                return
+
+    def _deliver_all(self, batch: Batch, outputs: Any, stamp_ns: int) -> None:
+        for row, (key, request) in enumerate(batch):
+            first = len(request.prompt_ids)  # outputs repeat the prompt
+            ids = outputs[row][0][first : first + request.output_tokens].tolist()
+            self._mailbox.deliver(key, stamp_ns, tuple(ids), ended=True)
+
+    def _sampling(self, batch: Batch) -> Any:
+        """One for the batch: its requests share their scenario's sampling, and its longest answer sets the length."""
+        if len({request.sampling for _, request in batch}) > 1:
+            raise SessionError("the requests of a static batch must share their sampling")
+        known = accepted(self._sampling_class)
+        wanted = sampling_keywords(batch[0][1].sampling, known)
+        seed = wanted.pop("random_seed", None)  # a field that the constructor does not take
+        longest = max(request.output_tokens for _, request in batch)
+        config = self._sampling_class(end_id=NO_END, pad_id=PAD, max_new_tokens=longest, **supported(known, wanted))
+        if seed is not None:
+            config.random_seed = seed
+        return config
