@@ -75,6 +75,10 @@ class RunStore:
         """Keep what is known of the sessions so far."""
         self._update(sessions=[dict(session) for session in sessions])
 
+    def write_calibration(self, calibration: Mapping[str, Any] | None) -> None:
+        """Keep the client's errors that are known so far."""
+        self._update(calibration=calibration)
+
     def write_telemetry(self, samples: Sequence["Sample"]) -> None:
         """Keep the samples of memory: a row per sample and owner (a role on the host, or a GPU)."""
         import pyarrow as pa

@@ -9,7 +9,7 @@ import pytest
 
 from enginebench.errors import ServerError, SessionError
 from enginebench.measure.calibration import Calibration, Cost, Point, calibrate, times_of_null, times_of_truth
-from enginebench.measure.calibrator import point_for, rounded
+from enginebench.measure.calibrator import point_for
 from enginebench.measure.records import RoundRecord, Stamps, int_array
 from enginebench.measure.truth import Truth, read_truth
 from enginebench.measure.truth_server import Script
@@ -169,16 +169,17 @@ def test_streams_out_of_step_and_in_step() -> None:
 
 
 def test_the_point_of_a_cell_is_about_a_second_and_never_longer_than_its_answers() -> None:
-    long = point_for(8, 0.0125, 0.1, 1024, kind="batch", runtime="triton_http")
-    assert 0.5 < long.tokens * long.gap_s < 1
+    long = point_for(8, 0.0125, 1024, kind="batch", runtime="triton_http")
+    assert 0.4 < long.tokens * long.gap_s < 1
     assert (long.requests, long.together) == (8, True)
-    short = point_for(8, 0.0125, 0.02, 4, kind="batch", runtime="triton_http")
+    short = point_for(8, 0.0125, 4, kind="batch", runtime="triton_http")
     assert short.tokens == 4
     assert short.requests > 8
+    assert point_for(1, 5.0, 100, kind="batch", runtime="null").tokens == 2
 
 
-def test_points_are_rounded_towards_the_heavier_load() -> None:
-    point = Point(8, 0.0125, 0.03, 60, 8)
-    assert rounded(point).gap_s <= point.gap_s
-    assert rounded(point).tokens == 32
-    assert rounded(point) == rounded(replace(point, gap_s=0.0124, ttft_s=0.029, tokens=50))
+def test_points_of_cells_that_are_alike_are_the_same_and_never_lighter() -> None:
+    points = {point_for(8, gap_s, 70, kind="batch", runtime="null") for gap_s in (0.0121, 0.0125, 0.014)}
+    (point,) = points
+    assert point.gap_s < 0.0121
+    assert point.tokens == 64

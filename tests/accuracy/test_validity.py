@@ -30,11 +30,12 @@ def calibrated(error_s: float = 0.0, **changes: Any) -> Calibration:
     return Calibration(**facts | changes)
 
 
-def metrics(slip_s: float = 0.0, **p50: float) -> dict[str, Any]:
-    """Metrics of a cell with these medians."""
+def metrics(slip_s: float = 0.0, slip_p50_s: float = 0.0, few: bool = False, **p50: float) -> dict[str, Any]:
+    """Metrics of a cell with these medians; ``few``: requests, too few for a p99."""
     values = {"ttft": 0.020, "tpot": 0.010, "itl": 0.010, "e2e_latency": 1.0} | p50
     found = {name: {"summary": {"p50": value, "mean": value}} for name, value in values.items()}
-    return found | {"slip": {"summary": {"p50": 0.0, "p99": None, "max": slip_s}}}
+    slip = {"p50": slip_p50_s, "p99": None if few else slip_s, "max": slip_s}
+    return found | {"slip": {"summary": slip}}
 
 
 @pytest.mark.parametrize(
@@ -73,6 +74,11 @@ def test_slip(slip_ms: float, ttft_s: float, level: str) -> None:
     found = validity(metrics(slip_s=slip_ms * MS, ttft=ttft_s), calibrated())
     assert found.level == level
     assert any("slip" in reason for reason in found.reasons) == (level != "valid")
+
+
+def test_one_late_request_of_a_few_degrades_and_a_late_median_invalidates() -> None:
+    assert validity(metrics(slip_s=0.5, few=True), calibrated()).level == "degraded"
+    assert validity(metrics(slip_s=0.5, slip_p50_s=0.1, few=True), calibrated()).level == "invalid"
 
 
 def test_uncalibrated_is_said_and_does_not_hide_what_is_worse() -> None:

@@ -24,8 +24,7 @@ SHORT_S = 0.8
 """How long the calibration of a cell is, about."""
 
 _WARM_UP_TOKENS = 8
-_LONGEST_TTFT_S = 0.05  # errors are absolute: waiting longer would show nothing more
-_STEPS_PER_OCTAVE = 2
+_SHORT_TTFT_S = 0.02  # whatever the cell's is: the error is a time, not a share
 
 
 class Calibrator:
@@ -57,8 +56,8 @@ class Calibrator:
         return calibrate(record, times, point, cost, truth)
 
     def short(self, point: Point, python: str | None = None) -> Calibration:
-        """``measure`` at the rounded point, once: cells that are alike share it. Raises as ``measure`` does."""
-        key = (rounded(point), python)
+        """``measure``, once for each point. Raises as ``measure`` does."""
+        key = (point, python)
         if key not in self._known:
             self._known[key] = self.measure(*key)
         return self._known[key]
@@ -158,29 +157,17 @@ def point_of(
     return Point(streams, gap_s, ttft_s, tokens, streams * rounds, kind, together, varied, runtime)
 
 
-def point_for(streams: int, gap_s: float, ttft_s: float, tokens: int, *, kind: str, runtime: str) -> Point:
-    """The short calibration of a cell that showed this much: ``SHORT_S`` long, its tokens in step.
+def point_for(streams: int, gap_s: float, tokens: int, *, kind: str, runtime: str) -> Point:
+    """The short calibration of a cell that showed this much: ``SHORT_S`` long, its tokens in step, never lighter.
 
-    ``tokens``: of a request of the cell; the calibration's are never longer, because errors of TPOT shrink with length.
+    ``gap_s`` and ``tokens`` (of a request of the cell) are rounded down, to half octaves and powers of two, so that
+    cells that are alike share a point; answers are not longer than the cell's: errors of TPOT shrink with length.
     """
-    ttft_s = min(ttft_s, _LONGEST_TTFT_S)
-    most = max(2, int((SHORT_S - ttft_s) / gap_s)) if gap_s else tokens
-    tokens = max(2, min(tokens, most))
-    rounds = max(1, int(SHORT_S / (ttft_s + gap_s * tokens)))
-    return Point(streams, gap_s, ttft_s, tokens, streams * rounds, kind, together=True, runtime=runtime)
-
-
-def rounded(point: Point) -> Point:
-    """The point with gap and TTFT rounded down to half octaves, tokens to a power of two: never a lighter load."""
-    gap_s, ttft_s = _down(point.gap_s), _down(point.ttft_s)
-    tokens = 1 << (point.tokens.bit_length() - 1)
-    return replace(point, gap_s=gap_s, ttft_s=ttft_s, tokens=max(2, tokens))
-
-
-def _down(value_s: float) -> float:
-    if value_s <= 0:
-        return 0.0
-    return float(2 ** (math.floor(math.log2(value_s) * _STEPS_PER_OCTAVE) / _STEPS_PER_OCTAVE))
+    gap_s = 2 ** (math.floor(math.log2(gap_s) * 2) / 2)
+    most = max(2, min(tokens, int((SHORT_S - _SHORT_TTFT_S) / gap_s)))
+    tokens = 1 << (most.bit_length() - 1)
+    rounds = max(1, int(SHORT_S / (_SHORT_TTFT_S + gap_s * tokens)))
+    return Point(streams, gap_s, _SHORT_TTFT_S, tokens, streams * rounds, kind, together=True, runtime=runtime)
 
 
 def cpu_seconds(pid: int) -> float:

@@ -19,6 +19,7 @@ from enginebench.plan.scenario import scenario_facts
 from enginebench.report.page import write_report
 from enginebench.report.terminal import headline
 from enginebench.run.cell import CellRun, cell_result, unmeasured_result
+from enginebench.run.client_check import ClientCheck
 from enginebench.run.plan import Plan, PlannedCell
 from enginebench.run.progress import Progress
 from enginebench.run.sessions import Sessions
@@ -39,6 +40,7 @@ class Campaign:
         self._sessions = Sessions(
             plan.build, self._store.directory, self._telemetry, connections=plan.connections, url=url
         )
+        self._client_check = ClientCheck(self._store.directory / "logs", plan.build.python)
         self.measured = 0
 
     @property
@@ -71,7 +73,10 @@ class Campaign:
 
     def result(self, cell: Cell, cell_run: CellRun) -> dict[str, Any]:
         """Work out, write and return the result of a cell whose rounds are over."""
-        result = cell_result(self._planned[cell.id], cell_run.records, self._memory(cell_run.records))
+        planned = self._planned[cell.id]
+        result = cell_result(planned, cell_run.records, self._memory(cell_run.records))
+        result |= self._client_check.judge(planned, cell_run.records, result["metrics"])
+        self._store.write_calibration(self._client_check.record)
         self._store.write_cell(cell.id, result, cell_run.records)
         self.measured += 1
         self._progress.ended(headline(result))
@@ -80,6 +85,7 @@ class Campaign:
     def close(self, *, interrupted: bool) -> Path:
         """Close engine and server, finish the record, write the page; return the page's path."""
         try:
+            self._client_check.close()
             self._sessions.close()
         finally:
             self._telemetry.stop()

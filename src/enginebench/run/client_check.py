@@ -1,0 +1,117 @@
+"""The client's own error at the load of each cell, and whether the cell can be trusted with it.
+
+After a cell's rounds the client is calibrated for about a second at the stream count and token rate that its warm-up
+showed; cells that are alike share a calibration. The server under test is idle meanwhile, so that its share of the
+processor is not in the error. A calibration that fails makes a cell uncalibrated, never failed.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from enginebench.errors import EnginebenchError
+from enginebench.measure.calibration import Calibration
+from enginebench.measure.calibrator import Calibrator, point_for
+from enginebench.measure.records import RoundRecord
+from enginebench.measure.validity import Gate, validity
+from enginebench.run.plan import PlannedCell
+
+SCHEMA = "enginebench/calibration/1"
+
+
+class ClientCheck:
+    """Calibrates and judges the cells of one run. ``python``: the interpreter of the direct path's worker."""
+
+    def __init__(self, directory: Path, python: str) -> None:
+        self._calibrator = Calibrator(directory)
+        self._python = python
+        self._points: dict[str, Calibration] = {}
+
+    @property
+    def record(self) -> dict[str, Any] | None:
+        """The ``calibration`` of run.json: every point that was measured, by the key that cells name; None: none."""
+        if not self._points:
+            return None
+        return {"schema": SCHEMA, "points": {key: found.as_json() for key, found in self._points.items()}}
+
+    def judge(
+        self, planned: PlannedCell, records: Sequence[RoundRecord], metrics: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, Any]:
+        """The ``calibration`` (a key of ``record``, or null) and the ``validity`` of a measured cell."""
+        found, why = self._calibrate(planned, records)
+        measured = [record for record in records if not record.warmup]
+        judged = validity(
+            metrics,
+            found,
+            gates_of(planned),
+            why_uncalibrated=why,
+            spoilt_rounds=sum(not record.valid for record in measured),
+            rounds=len(measured),
+        )
+        return {"calibration": self._keep(found), "validity": judged.as_json()}
+
+    def close(self) -> None:
+        """End every process."""
+        self._calibrator.close()
+
+    def _calibrate(self, planned: PlannedCell, records: Sequence[RoundRecord]) -> tuple[Calibration | None, str]:
+        direct = planned.cell.path == "direct"
+        shown = [record for record in records if record.warmup] or records
+        gap_s = chunk_gap_s(shown[-1])
+        if gap_s is None:
+            return None, "no tokens whose rate could be taken"
+        point = point_for(
+            in_flight(shown[-1]),
+            gap_s,
+            planned.cell.output_tokens,
+            kind="batch" if planned.cell.load.kind == "batch" else "concurrency",
+            runtime="null" if direct else "triton_http",
+        )
+        try:
+            return self._calibrator.short(point, self._python if direct else None), ""
+        except (EnginebenchError, OSError) as error:
+            return None, str(error).rstrip(".")
+
+    def _keep(self, found: Calibration | None) -> str | None:
+        if found is None:
+            return None
+        point = found.point
+        key = f"{point.runtime}-{point.kind}-{point.streams}x{1 / point.gap_s:.0f}-{point.tokens}"
+        self._points[key] = found
+        return key
+
+
+def gates_of(planned: PlannedCell) -> list[Gate]:
+    """The scenario's gated endpoints of this cell."""
+    names = (planned.cell.id, planned.cell.id.removeprefix(f"{planned.scenario.name}-"))
+    return [Gate(gate.metric, gate.margin) for gate in planned.scenario.gate if gate.cell in names]
+
+
+def in_flight(record: RoundRecord) -> int:
+    """The most requests that were under way at once; 1 at least."""
+    requests = record.requests
+    known = (requests.sent_ns > 0) & (requests.last_ns > 0)
+    stamps_ns = np.concatenate([requests.sent_ns[known], requests.last_ns[known]])
+    steps = np.repeat([1, -1], int(known.sum()))
+    order = np.lexsort((steps, stamps_ns))  # of one moment: ends before beginnings
+    return max(1, int(np.cumsum(steps[order]).max(initial=1)))
+
+
+def chunk_gap_s(record: RoundRecord) -> float | None:
+    """The median time between the arrivals of a request; without streaming, of its share for a token; None: unknown."""
+    if not record.streaming:
+        requests = record.requests
+        known = (requests.sent_ns > 0) & (requests.last_ns > 0) & (requests.requested_tokens > 0)
+        per_token = (requests.last_ns - requests.sent_ns)[known] / requests.requested_tokens[known] / 1e9
+        return _median_above_0(per_token)
+    chunks = record.chunks
+    order = np.argsort(chunks.request, kind="stable")
+    same = np.diff(chunks.request[order]) == 0
+    return _median_above_0(np.diff(chunks.stamp_ns[order])[same] / 1e9)
+
+
+def _median_above_0(values_s: Any) -> float | None:
+    above = values_s[values_s > 0]
+    return float(np.median(above)) if len(above) else None
