@@ -128,7 +128,10 @@ class HttpClient:
 
     def _pump(self, wait_ns: int) -> bool:
         """Handle what is ready, or becomes so within ``wait_ns``; False when nothing was."""
-        events = self._wait(wait_ns)
+        if wait_ns >= _SHORT_WAIT_NS:
+            events = self._epoll.poll((wait_ns // 1_000_000 - 0.5) / 1000)  # rounded up by epoll: never beyond wait_ns
+        else:
+            events = self._poll_briefly(wait_ns)
         for descriptor, mask in events:
             connection = self._connections[descriptor]
             if mask == _JUST_DATA:
@@ -137,18 +140,16 @@ class HttpClient:
                 self._changed(connection, mask)
         return bool(events)
 
+    def _poll_briefly(self, wait_ns: int) -> list[tuple[int, int]]:
+        if wait_ns > 0:
+            select.select((self._epoll,), (), (), wait_ns / 1e9)  # waits microseconds
+        return self._epoll.poll(0)
+
     def _changed(self, connection: Connection, mask: int) -> None:
         if mask & select.EPOLLOUT:
             self._writable(connection)
         if mask & ~select.EPOLLOUT and not connection.closed:
             self._readable(connection)
-
-    def _wait(self, wait_ns: int) -> list[tuple[int, int]]:
-        if wait_ns >= _SHORT_WAIT_NS:
-            return self._epoll.poll((wait_ns // 1_000_000 - 0.5) / 1000)  # rounded up by epoll: never beyond wait_ns
-        if wait_ns > 0:
-            select.select((self._epoll,), (), (), wait_ns / 1e9)  # waits microseconds
-        return self._epoll.poll(0)
 
     def _open(self) -> Connection:
         try:
@@ -221,7 +222,8 @@ class HttpClient:
         if connection.complete:
             self._finish(connection, stamp_ns, read_ns)
         elif connection.good and connection.parts and connection.listening:
-            self._arrivals.append(_arrival((outgoing.index, stamp_ns, connection.take(), False, None, read_ns)))
+            payload = connection.parts.pop() if len(connection.parts) == 1 else connection.take()
+            self._arrivals.append(_arrival((outgoing.index, stamp_ns, payload, False, None, read_ns)))
 
     def _end(self, connection: Connection, payload: bytes, error: str | None, stamp_ns: int, read_ns: int) -> None:
         if connection.listening and connection.outgoing:

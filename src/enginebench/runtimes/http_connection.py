@@ -89,7 +89,7 @@ class Connection:
 
     def take(self) -> bytes:
         """Return the pieces of the body that came since the last call."""
-        payload = self.parts[0] if len(self.parts) == 1 else b"".join(self.parts)
+        payload = b"".join(self.parts)
         self.parts.clear()
         return payload
 
