@@ -112,12 +112,23 @@ def _select(config: pytest.Config, bench: Bench) -> None:
     bench.selection = selection
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makeitem(collector: pytest.Collector) -> Generator[None, Any, Any]:
+    """No item for a function whose kind of load no scenario asks for, where pytest would show a skipped one."""
+    made = yield
+    if not isinstance(made, list) or not collector.config.stash[BENCH].expansion.cells:
+        return made
+    empty = [item for item in _bench_items(made) if not isinstance(item.callspec.params[PARAMETERS[0]], str)]
+    return [item for item in made if item not in empty]
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Path by path, as planned, whichever function takes a cell: cells of a path share a loaded engine."""
     places = {cell.id: place for place, cell in enumerate(config.stash[BENCH].expansion.cells)}
-    bench = [item for item in _bench_items(items) if isinstance(item.callspec.params[PARAMETERS[0]], str)]
-    others = [item for item in items if item not in _bench_items(items)]
-    items[:] = [*others, *sorted(bench, key=lambda item: places[_cell(item).id])]
+    if places:
+        bench = _bench_items(items)
+        others = [item for item in items if item not in bench]
+        items[:] = [*others, *sorted(bench, key=lambda item: places[_cell(item).id])]
 
 
 @pytest.hookimpl(tryfirst=True)  # before the terminal asks for the lines of the plan

@@ -11,6 +11,7 @@ from typing import Any
 
 from enginebench.plan.cells import PATHS, Cell
 from enginebench.plan.load import Batch, load_from_json, load_to_json
+from tests.support.sample_environment import GIB, MIB, build, environment
 
 Run = dict[str, Any]
 
@@ -59,8 +60,6 @@ OVERHEAD_S = {
     "bls": (0.0077, 0.00062),
     "llmapi": (0.004, 0.0003),
 }
-MIB = 2**20
-GIB = 2**30
 
 
 def full_run(
@@ -69,6 +68,14 @@ def full_run(
     """Every cell measured, on a laptop with the reference engine."""
     cells = [cell for name, spec in scenarios.items() for cell in _expand(name, spec, paths)]
     rng = random.Random(seed)
+    return _record(scenarios, paths, {cell.id: measured(cell, rng) for cell in cells})
+
+
+def run_of(cells: Sequence[Cell]) -> Run:
+    """These cells, measured."""
+    scenarios = {cell.scenario: SCENARIOS["novel-zh"] for cell in cells}
+    rng = random.Random(7)
+    paths = tuple(dict.fromkeys(cell.path for cell in cells))
     return _record(scenarios, paths, {cell.id: measured(cell, rng) for cell in cells})
 
 
@@ -323,9 +330,9 @@ def _record(scenarios: Mapping[str, Mapping[str, Any]], paths: Sequence[str], ce
         "finished": "2026-11-22T21:18:31Z",
         "interrupted": False,
         "command": ["pytest", "bench/", "--benchmark-only"],
-        "build": _build(),
+        "build": build(),
         "attached_url": None,
-        "environment": _environment(),
+        "environment": environment(),
         "calibration": None,
         "plan": {
             "set": "default",
@@ -335,34 +342,4 @@ def _record(scenarios: Mapping[str, Mapping[str, Any]], paths: Sequence[str], ce
         },
         "sessions": [_session(path) for path in paths],
         "cells": cells,
-    }
-
-
-def _build() -> Run:
-    return {
-        "name": "default",
-        "kind": "reference",
-        "directory": "reports/builds/default",
-        "version": "reference-1",
-        "architecture": "ReferenceForCausalLM",
-        "dtype": "float64",
-        "limits": {"max_batch_size": 8, "max_input_len": 1024, "max_seq_len": 1536},
-        "fingerprint": "sha256:5f1c0e7a9b3d48c26e0a7d915b84f3c2d6e19a70b5c3f8e4271d0a9c6b5e4f31",
-        "engine_bytes": 23 * MIB,
-    }
-
-
-def _environment() -> Run:
-    return {
-        "os": "Debian GNU/Linux 12 (bookworm)",
-        "kernel": "6.1.0-18-amd64",
-        "machine": "x86_64",
-        "cpu": {"model": "AMD EPYC 7B13", "logical_cores": 2, "usable_cores": 2},
-        "memory_bytes": 8 * GIB,
-        "python": "3.11.9",
-        "python_executable": "/home/ada/enginebench/.venv/bin/python",
-        "packages": {"numpy": "1.26.4", "nvidia-pytriton": "0.7.0", "pytest-benchmark": "5.3.1", "torch": None},
-        "gpus": None,
-        "gpu_reason": "no GPU (NVML Shared Library Not Found)",
-        "git": {"commit": "645cf90aa1b2c3d4e5f60718293a4b5c6d7e8f90", "dirty": False},
     }

@@ -191,7 +191,7 @@ class SlowClient(ScriptedSession):
     """Takes 10 ms at least to send a request."""
 
     def submit(self, requests: Sequence[Request]) -> Sequence[int]:
-        sent_ns = []
+        sent_ns: list[int] = []
         for request in requests:
             time.sleep(0.01)
             sent_ns += super().submit([request])

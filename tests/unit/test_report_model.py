@@ -7,7 +7,7 @@ import pytest
 
 from enginebench.errors import RunError
 from enginebench.plan.cells import Cell
-from enginebench.plan.load import Batch
+from enginebench.plan.load import Batch, Concurrency, Load, Rate
 from enginebench.report.cells import cells_of
 from enginebench.report.compare import TTFT, change, finding, metric_scale, reference_load
 from enginebench.report.model import page_of
@@ -251,3 +251,49 @@ def test_small_words() -> None:
     assert [percent(0.042), percent(-0.18)] == ["+4.2%", "−18%"]
     assert [span(48), span(224), span(7500)] == ["48 s", "3 min 44 s", "2 h 05 min"]
     assert size(23 * 2**20) == "23 MiB"
+
+
+def loads_run() -> sample_run.Run:
+    """Two paths under closed and open loops."""
+    loads = (Concurrency(4), Concurrency(16), Rate(2.0), Rate(8.0), Rate(8.0, "gamma", 0.5), Batch(8))
+    cells = [Cell("chat", path, True, 64, load) for path in ("direct", "ensemble") for load in loads]
+    return sample_run.run_of(cells)
+
+
+def test_each_kind_of_load_has_a_chart_of_its_own() -> None:
+    charts = page_of(loads_run()).charts
+    assert [(chart.title, chart.axis) for chart in charts] == [
+        ("64 tokens out", "batch size"),
+        ("64 tokens out", "requests in flight"),
+        ("64 tokens out, Poisson arrivals", "requests/s"),
+        ("64 tokens out, gamma 0.5 arrivals", "requests/s"),
+    ]
+    assert [[point.level for point in chart.panels[0].series[0].points] for chart in charts] == [
+        [8],
+        [4, 16],
+        [2, 8],
+        [8],
+    ]
+    assert charts[1].finding.startswith("At concurrency 16, ensemble against direct: ")
+    assert charts[2].finding.startswith("At 8 requests/s, Poisson, ensemble against direct: ")
+
+
+def test_loads_are_named_in_the_table_of_cells() -> None:
+    (group,) = page_of(loads_run()).matrix.groups
+    assert list(dict.fromkeys(row.shape[2] for row in group.rows)) == [
+        "batch 8",
+        "concurrency 4",
+        "concurrency 16",
+        "2 requests/s, Poisson",
+        "8 requests/s, Poisson",
+        "8 requests/s, gamma 0.5",
+    ]
+
+
+@pytest.mark.parametrize("load", [Concurrency(4), Rate(2.5), Rate(1, ramp_to_per_s=4), Rate(2, "gamma", 0.5)])
+def test_a_load_that_was_not_reached_is_read_from_its_id(load: Load) -> None:
+    run = sample_run.one_cell_run()
+    run["plan"]["cells"].append(Cell("a", "direct", True, 8, load, output_stdev=2.5).id)
+    (view,) = [view for view in cells_of(run) if view.status == "missing"]
+    assert (view.scenario, view.output_words, view.load.kind) == ("a", "8 ± 2.5", load.kind)
+    assert (view.load.label, view.load.level) == (load.label, load.level)

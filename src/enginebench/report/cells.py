@@ -16,7 +16,7 @@ Json = Mapping[str, Any]
 
 PATH_ORDER = ("direct", "core", "ensemble", "bls", "llmapi")
 _CELL_ID = re.compile(
-    r"(?P<scenario>.+)-(?P<path>[a-z]+)-(?P<mode>no)?stream-out(?P<output>\d+)(?:sd[^-]+)?-(?P<load>[^-]+(?:-[^-]+)?)",
+    r"(?P<scenario>.+)-(?P<path>[a-z]+)-(?P<mode>no)?stream-out(?P<output>\d+)(?:sd(?P<spread>[^-]+))?-(?P<load>[^-]+(?:-[^-]+)?)",
     re.DOTALL,
 )
 
@@ -85,10 +85,16 @@ class CellView:
     path: str
     streaming: bool
     output_tokens: int
+    output_stdev: float  # 0: exact
     load: LoadView
     status: str
     reason: str | None
     record: Json
+
+    @property
+    def output_words(self) -> str:
+        """``128`` or ``128 ± 32``."""
+        return f"{self.output_tokens:,}" + (f" ± {self.output_stdev:g}" if self.output_stdev else "")
 
     @property
     def measured(self) -> bool:
@@ -134,14 +140,22 @@ class CellView:
             return f"{STATUS_WORDS[self.status]}: {self.reason}"
         if metric == "memory":
             return "no memory sample was taken"
-        if metric in BY_NAME and "streaming" in BY_NAME[metric].needs and not self.streaming:
-            return "without streaming, all tokens arrive at once: there is no first token to time"
+        if lacking := self._lacking(metric):
+            return lacking
         if self.record.get("failed_requests"):
             return "a failed request counts as infinitely slow, and too many failed to give a bound"
         floor = PERCENTILE_FLOORS.get(int(key[1:])) if key[0] == "p" and key[1:].isdigit() else None
         if floor and int(self.statistic(metric, "count") or 0) < floor and self._metric(metric):
             return f"{key} needs {floor} requests"
         return "the path does not tell what this metric needs"
+
+    def _lacking(self, metric: str) -> str | None:
+        needs = BY_NAME[metric].needs if metric in BY_NAME else ()
+        if "streaming" in needs and not self.streaming:
+            return "without streaming, all tokens arrive at once: there is no first token to time"
+        if "steady" in needs and not self._metric(metric):
+            return "no round has a steady window: batches have none, and other loads need enough requests"
+        return None
 
     def _metric(self, metric: str) -> Json:
         found = (self.record.get("metrics") or {}).get(metric)
@@ -181,8 +195,8 @@ def path_rank(path: str) -> int:
     return PATH_ORDER.index(path) if path in PATH_ORDER else len(PATH_ORDER)
 
 
-def _order(view: CellView) -> tuple[bool, int, tuple[int, str, float], int]:
-    return (not view.streaming, view.output_tokens, view.load.rank, path_rank(view.path))
+def _order(view: CellView) -> tuple[bool, int, float, tuple[int, str, float], int]:
+    return (not view.streaming, view.output_tokens, view.output_stdev, view.load.rank, path_rank(view.path))
 
 
 def _view(cell_id: str, record: Json | None, left_out: Mapping[str, str]) -> CellView:
@@ -194,8 +208,9 @@ def _view(cell_id: str, record: Json | None, left_out: Mapping[str, str]) -> Cel
     return CellView(cell_id, *_identity(_parsed(cell_id)), status, reason, {})
 
 
-def _identity(record: Json) -> tuple[str, str, bool, int, LoadView]:
-    return (record["scenario"], record["path"], record["streaming"], record["output_tokens"], load_view(record["load"]))
+def _identity(record: Json) -> tuple[str, str, bool, int, float, LoadView]:
+    answer = (record["output_tokens"], float(record.get("output_stdev") or 0.0))
+    return (record["scenario"], record["path"], record["streaming"], *answer, load_view(record["load"]))
 
 
 def _parsed(cell_id: str) -> Json:
@@ -211,6 +226,7 @@ def _parsed(cell_id: str) -> Json:
         "path": match["path"],
         "streaming": match["mode"] is None,
         "output_tokens": int(match["output"]),
+        "output_stdev": float(match["spread"] or 0),
         "load": load,
     }
 

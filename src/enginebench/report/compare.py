@@ -18,6 +18,11 @@ class Shown:
     title: str
     unit: str  # as stored
     better: str
+    key: str = ""  # of the summary; by default the p50 or the value
+
+    def of(self, cell: CellView) -> float | None:
+        """Its number in a cell."""
+        return cell.statistic(self.metric, self.key) if self.key else cell.value(self.metric)
 
 
 TTFT = Shown("ttft", "TTFT p50", "s", "lower")
@@ -25,25 +30,33 @@ TPOT = Shown("tpot", "TPOT p50", "s", "lower")
 E2E = Shown("e2e_latency", "E2E p50", "s", "lower")
 OUTPUT_RATE = Shown("output_tokens_per_s", "Output tokens/s", "tokens/s", "higher")
 REQUEST_RATE = Shown("requests_per_s", "Requests/s", "requests/s", "higher")
+STEADY_RATE = Shown("steady_output_tokens_per_s", "Steady tokens/s", "tokens/s", "higher")
+SLIP = Shown("slip", "Slip max", "s", "lower", "max")
 Scales = Mapping[str, Scale]
 HEADLINES = (TTFT, TPOT, E2E, OUTPUT_RATE, REQUEST_RATE)
 
 
 def metric_scale(shown: Shown, cells: Iterable[CellView]) -> Scale:
     """The scale on which ``cells`` are read together."""
-    return scale_for(shown.unit, (cell.value(shown.metric) for cell in cells))
+    return scale_for(shown.unit, (shown.of(cell) for cell in cells))
 
 
 def reference_load(cells: Sequence[CellView]) -> tuple[CellView, ...]:
     """A cell a path: the load that most paths share, then the longest streaming output, then the heaviest load."""
-    loads: dict[tuple[str, bool, int, str], list[CellView]] = {}
+    loads: dict[tuple[str, bool, str, str], list[CellView]] = {}
     for cell in cells:
         if cell.measured:
-            loads.setdefault((cell.scenario, cell.streaming, cell.output_tokens, cell.load.label), []).append(cell)
+            loads.setdefault((cell.scenario, cell.streaming, cell.output_words, cell.load.label), []).append(cell)
     if not loads:
         return ()
-    best = max(loads, key=lambda load: (load[1], len(loads[load]), load[2], loads[load][0].load.level))
+    best = max(loads, key=lambda load: _weight(loads[load]))
     return tuple(sorted(loads[best], key=lambda cell: path_rank(cell.path)))
+
+
+def _weight(alike: Sequence[CellView]) -> tuple[bool, int, int, int, float]:
+    """How well cells of one load stand for a run; batches before closed before open loops."""
+    first = alike[0]
+    return first.streaming, len(alike), first.output_tokens, -first.load.rank[0], first.load.level
 
 
 def overlap(base: CellView, other: CellView, metric: str) -> bool:

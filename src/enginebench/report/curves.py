@@ -15,14 +15,14 @@ MAX_CHARTS = 16
 def charts(cells: Sequence[CellView]) -> tuple[Chart, ...]:
     """One chart for each scenario, output length and kind of load that has numbers."""
     measured = sorted((cell for cell in cells if cell.measured), key=lambda cell: _rank(cells, cell))
-    groups = groupby(measured, key=lambda cell: (cell.scenario, cell.output_tokens, cell.load.rank[:2]))
+    groups = groupby(measured, key=lambda cell: (cell.scenario, cell.output_words, cell.load.rank[:2]))
     drawn = (_chart(number, list(members)) for number, (_, members) in enumerate(groups, 1))
     return tuple(chart for chart in drawn if chart.panels)
 
 
-def _rank(cells: Sequence[CellView], cell: CellView) -> tuple[int, int, tuple[int, str]]:
+def _rank(cells: Sequence[CellView], cell: CellView) -> tuple[int, int, float, tuple[int, str]]:
     first = next(number for number, other in enumerate(cells) if other.scenario == cell.scenario)
-    return first, cell.output_tokens, cell.load.rank[:2]
+    return first, cell.output_tokens, cell.output_stdev, cell.load.rank[:2]
 
 
 def _chart(number: int, cells: Sequence[CellView]) -> Chart:
@@ -31,7 +31,7 @@ def _chart(number: int, cells: Sequence[CellView]) -> Chart:
     scales = {one.metric: metric_scale(one, cells) for one in shown}
     first = cells[0]
     pattern = f", {first.load.pattern} arrivals" if first.load.pattern else ""
-    title = f"{first.output_tokens:,} tokens out{pattern}"
+    title = f"{first.output_words} tokens out{pattern}"
     return Chart(
         id=f"chart-{number}",
         scenario=first.scenario,

@@ -5,7 +5,7 @@ from typing import Any
 
 from enginebench.report.cells import Json
 from enginebench.report.summary import date, is_reference
-from enginebench.report.units import DASH, scale_for, size
+from enginebench.report.units import DASH, count, scale_for, size
 from enginebench.report.view import Column, Facts, Memory, Table, Text
 
 PHASES = {"before_load": "Before load", "after_load": "After load", "peak": "Peak", "after_unload": "After unload"}
@@ -75,14 +75,14 @@ def _seconds(session: Json) -> str | None:
 
 def _run_facts(run: Json) -> Facts:
     plan = run["plan"]
-    calibration = run.get("calibration")
+    points = (run.get("calibration") or {}).get("points", {})
     rows = [
         ("Command", " ".join(run["command"])),
         ("Set", plan.get("set") or "none"),
         ("Started", date(run["created"])),
         ("Finished", date(run["finished"]) if run.get("finished") else "no"),
         ("Server", run.get("attached_url") or "managed by the run"),
-        ("Calibration", "none" if calibration is None else "see the run's record"),
+        ("Calibration", f"at {count(len(points), 'load')}: {', '.join(points)}" if points else "none"),
         ("Run", run["id"]),
     ]
     if is_reference(run):

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from enginebench.report import trust
 from enginebench.report.cells import STATUS_WORDS, CellView, Json
 from enginebench.report.compare import HEADLINES, Shown, change, metric_scale, reference_load, spread
 from enginebench.report.units import DASH, count, scale_for, size, span
@@ -77,7 +78,7 @@ def cards(cells: Sequence[CellView]) -> tuple[str, tuple[Card, ...]]:
         return "No cell was measured", ()
     first = at_load[0]
     mode = "streaming" if first.streaming else "without streaming"
-    load = f"{first.scenario}, {first.output_tokens:,} tokens out, {mode}, {first.load.words}"
+    load = f"{first.scenario}, {first.output_words} tokens out, {mode}, {first.load.words}"
     return load, tuple(_card(cell, at_load) for cell in at_load)
 
 
@@ -90,7 +91,8 @@ def _level(run: Json, cells: Sequence[CellView], found: Counter[str]) -> str:
     if found["failed"] or not found["measured"]:
         return "bad"
     partial = found["missing"] or run.get("interrupted") or not run.get("finished")
-    return "warn" if partial or _failed_requests(cells) else "good"
+    doubtful = any(cell.measured and trust.reasons_of(cell.record) for cell in cells)
+    return "warn" if partial or doubtful or _failed_requests(cells) else "good"
 
 
 def _headline(found: Counter[str]) -> str:
@@ -122,7 +124,8 @@ def _notes(run: Json, cells: Sequence[CellView]) -> list[str]:
 def _caveats(run: Json, cells: Sequence[CellView]) -> Iterator[str]:
     if is_reference(run):
         yield f"R{REFERENCE_LABEL[1:]}: its numbers exercise the flow and say nothing about a GPU."
-    yield "Client error: uncalibrated." if run.get("calibration") is None else "Client error: calibrated, see run.json."
+    if measured := [cell.record for cell in cells if cell.measured]:
+        yield from trust.caveats(measured)
     if noisy := sum(len(cell.makespans_s) > 1 and spread(cell.makespans_s) > 0.1 for cell in cells):
         yield f"Noise: in {count(noisy, 'cell')}, rounds lie more than 10% apart."
     if run.get("attached_url"):

@@ -7,8 +7,9 @@ from itertools import groupby
 from statistics import median
 
 from enginebench.measure.metrics import BY_NAME, METRICS
+from enginebench.report import trust
 from enginebench.report.cells import STATUS_WORDS, CellView, Json
-from enginebench.report.compare import HEADLINES, Shown, metric_scale, rounds_sentence, spread
+from enginebench.report.compare import HEADLINES, SLIP, STEADY_RATE, Shown, metric_scale, rounds_sentence, spread
 from enginebench.report.summary import MEMORY_TITLES, memory_kind
 from enginebench.report.units import DASH, MINUS, Scale, count, percent, scale_for
 from enginebench.report.view import (
@@ -37,15 +38,17 @@ def anchors_of(cells: Sequence[CellView]) -> Anchors:
 
 def matrix(run: Json, cells: Sequence[CellView], anchors: Anchors) -> Matrix:
     """Every cell with its headline numbers, grouped by scenario."""
-    scales = {shown.metric: metric_scale(shown, cells) for shown in HEADLINES}
+    metrics = _matrix_metrics(cells)
+    scales = {shown.metric: metric_scale(shown, cells) for shown in metrics}
     kind = memory_kind(cells)
     memory = scale_for("bytes", [cell.peak_bytes(kind) for cell in cells])
-    columns = [Column(shown.title, scales[shown.metric].symbol) for shown in HEADLINES]
+    columns = [Column(shown.title, scales[shown.metric].symbol) for shown in metrics]
     columns.append(Column(MEMORY_TITLES[kind], memory.symbol))
+    columns.append(Column(trust.COLUMN))
     groups = []
     for scenario, members in groupby(cells, key=lambda cell: cell.scenario):
         group = list(members)
-        rows = _matrix_rows(group, scales, (kind, memory), anchors)
+        rows = _matrix_rows(group, metrics, scales, (kind, memory), anchors)
         groups.append(MatrixGroup(scenario, *_scenario_facts(run, scenario, group), rows))
     return Matrix(tuple(columns), tuple(groups))
 
@@ -74,7 +77,7 @@ def findings(cells: Sequence[CellView], anchors: Anchors) -> tuple[Finding, ...]
     """Each sentence once, with the cells that it is about."""
     found: dict[str, list[tuple[str, str]]] = {}
     for cell in cells:
-        for text in cell.findings:
+        for text in (*cell.findings, *(trust.reasons_of(cell.record) if cell.measured else ())):
             found.setdefault(text, []).append((anchors[cell.id], cell.id))
     return tuple(Finding(text, tuple(about)) for text, about in found.items())
 
@@ -87,15 +90,25 @@ def metric_table(cells: Sequence[CellView]) -> Table:
     return Table("Definitions of the metrics", columns, tuple(rows))
 
 
+def _matrix_metrics(cells: Sequence[CellView]) -> tuple[Shown, ...]:
+    """The headlines, how late the client was, and what only some loads have."""
+    steady = (STEADY_RATE,) if any(STEADY_RATE.of(cell) is not None for cell in cells) else ()
+    return (*HEADLINES, *steady, SLIP)
+
+
 def _matrix_rows(
-    cells: Sequence[CellView], scales: Mapping[str, Scale], memory: tuple[str, Scale], anchors: Anchors
+    cells: Sequence[CellView],
+    metrics: Sequence[Shown],
+    scales: Mapping[str, Scale],
+    memory: tuple[str, Scale],
+    anchors: Anchors,
 ) -> tuple[MatrixRow, ...]:
     fastest = max((cell.value("output_tokens_per_s") or 0.0 for cell in cells), default=0.0)
     rows: list[MatrixRow] = []
     for cell in cells:
-        values = tuple(_value(cell, shown, scales[shown.metric], fastest) for shown in HEADLINES)
-        values += (_memory_value(cell, *memory),)
-        shape = ("stream" if cell.streaming else "whole", f"{cell.output_tokens:,}", cell.load.words)
+        values = tuple(_value(cell, shown, scales[shown.metric], fastest) for shown in metrics)
+        values += (_memory_value(cell, *memory), trust.error_text(cell.record))
+        shape = ("stream" if cell.streaming else "whole", cell.output_words, cell.load.words)
         rows.append(
             MatrixRow(
                 anchor=anchors[cell.id],
@@ -103,8 +116,8 @@ def _matrix_rows(
                 path=cell.path,
                 shape=shape,
                 new_shape=not rows or rows[-1].shape != shape,
-                status=cell.status,
-                status_words=STATUS_WORDS[cell.status],
+                status=trust.level_of(cell.record) if doubtful else cell.status,
+                status_words=trust.status_words(cell.record, STATUS_WORDS[cell.status]),
                 values=values if cell.measured else (),
                 reason=cell.reason,
             )
@@ -113,7 +126,7 @@ def _matrix_rows(
 
 
 def _value(cell: CellView, shown: Shown, scale: Scale, fastest: float) -> Text:
-    value = cell.value(shown.metric)
+    value = shown.of(cell)
     if value is None:
         return Text(DASH, cell.why_none(shown.metric))
     share = value / fastest if shown.metric == "output_tokens_per_s" and fastest else None

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from enginebench.report import trust
 from enginebench.store import load_run
 
 NO_VALUE = "—"
@@ -21,6 +22,7 @@ COLUMNS = (
     ("E2E", "e2e_latency", "ms"),
     ("output", "output_tokens_per_s", "tokens/s"),
 )
+STEADY = ("steady", "steady_output_tokens_per_s", "tokens/s")
 
 
 def plan_lines(
@@ -54,7 +56,7 @@ def summary_text(run_dir: Path, *, width: int, colour: bool) -> str:
     for cell_id, cell in run["cells"].items():
         if cell["status"] != "measured":
             console.print(Text(f"{cell['status'].replace('_', ' ')}: {cell_id}: {cell['reason']}"), soft_wrap=True)
-        for finding in cell["findings"]:
+        for finding in (*cell["findings"], *trust.reasons_of(cell)):
             console.print(Text(f"{cell_id}: {finding}"), soft_wrap=True)
     console.print(Text(f"page: {run_dir / 'report.html'}"), soft_wrap=True)
     return target.getvalue()
@@ -71,9 +73,13 @@ def _title(run: Mapping[str, Any]) -> Text:
 def _table(run: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("cell", no_wrap=True)
-    for title, _, unit in COLUMNS:
+    steady = any(_value(cell, *STEADY[1:]) != NO_VALUE for cell in run["cells"].values())
+    columns = (*COLUMNS, STEADY) if steady else COLUMNS
+    for title, _, unit in columns:
         table.add_column(f"{title}\n{unit}", justify="right", no_wrap=True)
+    table.add_column("slip\nmax ms", justify="right", no_wrap=True)
     table.add_column("peak\nmemory", justify="right", no_wrap=True)
+    table.add_column("client\nerror", justify="right", no_wrap=True)
     for cell_id in run["plan"]["cells"]:
         cell = run["cells"].get(cell_id)
         if cell is None:
@@ -81,8 +87,8 @@ def _table(run: Mapping[str, Any]) -> Table:
         elif cell["status"] != "measured":
             table.add_row(cell_id, cell["status"].replace("_", " "))
         else:
-            values = [_value(cell, name, unit, with_unit=False) for _, name, unit in COLUMNS]
-            table.add_row(cell_id, *values, _memory(cell["memory"]))
+            values = [_value(cell, name, unit, with_unit=False) for _, name, unit in columns]
+            table.add_row(cell_id, *values, _slip(cell), _memory(cell["memory"]), trust.error_words(cell) or NO_VALUE)
     return table
 
 
@@ -93,6 +99,12 @@ def _value(cell: Mapping[str, Any], name: str, unit: str, *, with_unit: bool = T
         return NO_VALUE
     text = f"{value * 1e3 if unit == 'ms' else value:,.1f}"
     return f"{text} {unit}" if with_unit else text
+
+
+def _slip(cell: Mapping[str, Any]) -> str:
+    """How late the client sent at worst: a latency counts from when the load wanted the request out."""
+    worst_s = cell["metrics"].get("slip", {}).get("summary", {}).get("max")
+    return NO_VALUE if worst_s is None else f"{worst_s * 1e3:,.2f}"
 
 
 def _memory(memory: Mapping[str, Any]) -> str:

@@ -122,6 +122,7 @@ def _head(planned: PlannedCell) -> dict[str, Any]:
         "path": cell.path,
         "streaming": cell.streaming,
         "output_tokens": cell.output_tokens,
+        "output_stdev": cell.output_stdev,
         "load": load_to_json(cell.load),
         "batch_size": cell.batch_size,
         "prompt_tokens": list(planned.prompt_tokens),
