@@ -42,6 +42,7 @@ KEEPERS = {
     "pyarrow": {"store"},
     "pydantic": {"plan.scenario", "plan.keys", "plan.load_keys", "plan.prompt_keys"},
     "httptools": {"runtimes.http_connection"},
+    "mpi4py": {"measure.ranks"},
 }
 
 

@@ -128,7 +128,9 @@ def _requests(tables: Sequence[RequestTable]) -> RequestTable:
     order = np.argsort(index, kind="stable")
     if np.any(np.diff(index[order]) == 0):
         raise WorkerError("Two shards drove the same request: restart the run.")
-    return RequestTable(**{name: _ordered([columns(each)[name] for each in tables], order) for name in columns(tables[0])})
+    return RequestTable(
+        **{name: _ordered([columns(each)[name] for each in tables], order) for name in columns(tables[0])}
+    )
 
 
 def _chunks(tables: Sequence[ChunkTable]) -> ChunkTable:
@@ -147,7 +149,8 @@ def _token_ids(tables: Sequence[ChunkTable], order: NDArray[np.int64]) -> Ints:
     starts = (np.cumsum(counts) - counts)[order]
     counts = counts[order]
     within = np.arange(len(ids)) - np.repeat(np.cumsum(counts) - counts, counts)
-    return ids[np.repeat(starts, counts) + within]
+    ordered: Ints = ids[np.repeat(starts, counts) + within]
+    return ordered
 
 
 def _ordered(parts: Sequence[Any], order: NDArray[np.int64]) -> Any:
