@@ -116,7 +116,7 @@ def _matrix_rows(
                 path=cell.path,
                 shape=shape,
                 new_shape=not rows or rows[-1].shape != shape,
-                status=trust.level_of(cell.record) if doubtful else cell.status,
+                status=trust.status_of(cell.record, cell.status),
                 status_words=trust.status_words(cell.record, STATUS_WORDS[cell.status]),
                 values=values if cell.measured else (),
                 reason=cell.reason,

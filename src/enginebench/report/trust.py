@@ -46,8 +46,14 @@ def error_text(record: Mapping[str, Any]) -> Text:
     return Text(error_words(record), reasons or "the greatest client error of the cell's medians")
 
 
+def status_of(record: Mapping[str, Any], status: str) -> str:
+    """The level of a measured cell where it is doubtful, else ``status``."""
+    level = level_of(record)
+    return level if level in DOUBTFUL else status
+
+
 def status_words(record: Mapping[str, Any], words: str) -> str:
-    """The words for a measured cell's status."""
+    """The words for a status, with the level where that is doubtful."""
     level = level_of(record)
     return f"{words}, {level.upper()}" if level in DOUBTFUL else words
 
