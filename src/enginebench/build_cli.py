@@ -16,6 +16,7 @@ def add_build(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     _add_reference(kinds)
     _add_show(kinds)
     _add_diff(kinds)
+    _add_run(kinds)
 
 
 def _add_reference(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -75,6 +76,31 @@ def _diff(options: argparse.Namespace) -> None:
 
     old, new = parse_build(options.old), parse_build(options.new)
     print(_json(diff_json(old, new)) if options.json else diff_text(old, new), end="")
+
+
+def _add_run(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    run = kinds.add_parser("run", help="build the TensorRT-LLM engines of a SPEC.yaml that are missing")
+    run.add_argument("spec", type=Path, metavar="SPEC.yaml", help="what to build, see docs/builds.md")
+    run.add_argument("--dry-run", action="store_true", help="print the commands, and run nothing")
+    run.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from enginebench.builds.builder import build_all, script
+    from enginebench.builds.spec import read_spec
+    from enginebench.measure.telemetry import Telemetry, peaks
+
+    spec = read_spec(options.spec)
+    if options.dry_run:
+        print(script(spec), end="")
+        return
+    with Telemetry() as telemetry:
+
+        def gpu_peak(since_ns: int) -> int | None:
+            peak: int | None = peaks(telemetry.samples(since_ns))["gpu_peak_bytes"]
+            return peak
+
+        build_all(spec, gpu_peak, lambda line: print(line, flush=True))
 
 
 def _json(value: object) -> str:
