@@ -7,6 +7,7 @@ error. It ends when its input does, so that nothing of it outlives the harness.
 
 import ctypes
 import gc
+import json
 import os
 import platform
 import select
@@ -27,6 +28,7 @@ from enginebench.measure.protocol import (
     write_message,
 )
 from enginebench.measure.records import to_frames
+from enginebench.measure.world import FOLLOW, SOCKET, connect, rank
 from enginebench.plan.load import load_from_json
 from enginebench.runtimes.base import Session
 from enginebench.runtimes.open import open_session
@@ -149,12 +151,21 @@ def serve(read: Callable[[int], bytes], write: Callable[[bytes], object]) -> Non
 def main() -> None:
     """Take the pipes away from whoever else would use them, then serve."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the harness, which decides
-    commands, answers = _private_pipes()
+    if FOLLOW in os.environ and rank() > 0:
+        _follow(json.loads(os.environ[FOLLOW]))
+        return
+    commands, answers = connect(os.environ[SOCKET]) if SOCKET in os.environ else _private_pipes()
     _die_with_the_harness(commands)
     try:
         serve(commands.read, _writer(answers))
     except BrokenPipeError:
         sys.exit(1)
+
+
+def _follow(settings: Mapping[str, Any]) -> None:
+    """Open the engine's part of this rank; closing it waits until rank 0 closes the whole."""
+    _die_with_the_parent()
+    open_session(settings["runtime"], settings["options"]).close()
 
 
 def _writer(stream: BinaryIO) -> Callable[[bytes], None]:
@@ -177,9 +188,13 @@ def _private_pipes() -> tuple[BinaryIO, BinaryIO]:
 
 def _die_with_the_harness(commands: BinaryIO) -> None:
     """End this process group when the harness goes, also in the middle of a round, and however it went."""
+    _die_with_the_parent()
+    threading.Thread(target=_end_at_hangup, args=(commands.fileno(),), name="hangup", daemon=True).start()
+
+
+def _die_with_the_parent() -> None:
     if "--die-with-parent" in sys.argv:  # for a runtime that is stuck in C and lets no other thread run
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    threading.Thread(target=_end_at_hangup, args=(commands.fileno(),), name="hangup", daemon=True).start()
 
 
 def _end_at_hangup(descriptor: int) -> None:

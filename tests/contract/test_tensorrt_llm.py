@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 LLM_API = ("0.15.0", "0.16.0", "0.17.0.dev2024121700", "0.19.0", "1.0.0rc4", "1.2.0rc2", "1.3.0rc20")
 PYTORCH = ("1.0.0rc4", "1.2.0rc2", "1.3.0rc20")
 EXECUTOR = ("0.9.0", "0.11.0", "0.13.0", *LLM_API)
-MODEL_RUNNER = ("0.7.1", "0.8.0")
+MODEL_RUNNER = ("0.7.1", "0.8.0", "0.9.0", "0.11.0", "0.13.0", "0.15.0", "0.16.0")
 CLAIMED = [
     *(("llm_api", version, "tensorrt_llm") for version in LLM_API),
     *(("llm_api", version, "pytorch") for version in PYTORCH),

@@ -223,3 +223,20 @@ def test_a_closed_session_says_so(tmp_path: Path) -> None:
         session.close()
         with pytest.raises(SessionError, match="closed"):
             session.submit([ask(0, 1)])
+
+
+def test_a_checkpoints_own_arguments_reach_the_llm(tmp_path: Path) -> None:
+    given = {"kv_cache_config": {"max_tokens": 4096}, "cuda_graph_config": {}, "max_num_tokens": 512}
+    with opened("1.2.0rc2", tmp_path, kind="pytorch", llm_args=given) as session:
+        assert {"cuda_graph_config", "max_num_tokens"} <= set(told(session.facts()))
+    assert "'graphs' is unknown" in refused("1.2.0rc2", tmp_path, kind="pytorch", llm_args={"graphs": 1})
+
+
+def test_only_model_runner_loads_engines_of_before_0_8(tmp_path: Path) -> None:
+    with opened("0.16.0", tmp_path, layout="builder_config") as session:
+        assert session.facts()["adapter"] == "model_runner"
+    assert "before 0.8" in refused("1.2.0rc2", tmp_path, layout="builder_config")
+
+
+def test_model_runner_is_run_on_one_rank(tmp_path: Path) -> None:
+    assert "run on one" in refused("0.8.0", tmp_path, tp=2)

@@ -28,6 +28,7 @@ from enginebench.measure.protocol import (
     write_message,
 )
 from enginebench.measure.records import RoundRecord, from_frames
+from enginebench.measure.world import Meeting, Pipes, World, command
 from enginebench.plan.load import Load, load_to_json
 from enginebench.plan.requests import Request
 
@@ -57,39 +58,39 @@ main()
 class Worker:
     """One worker process. Used by one thread; any method may raise WorkerError when the process died or went silent."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", log_path: Path):
+    def __init__(self, process: "subprocess.Popen[bytes]", log_path: Path, pipes: Pipes):
         self._process = process
+        self._answers, self._commands = pipes
         self._log_path = log_path
         self._killed = False
         self.facts: Mapping[str, Any] = {}
 
     @classmethod
-    def start(cls, python: str | None, log_path: Path, env: Mapping[str, str] | None = None) -> "Worker":
-        """Start a worker under the interpreter ``python`` (None: the harness's own).
+    def start(
+        cls,
+        python: str | Sequence[str] | None,
+        log_path: Path,
+        env: Mapping[str, str] | None = None,
+        world: World | None = None,
+    ) -> "Worker":
+        """Start a worker under an interpreter.
 
-        ``log_path``: where its standard error goes. ``env``: variables beside those of the harness.
+        Args:
+            python: the interpreter, or the command that starts it (in a container); None: the harness's own.
+            log_path: where its standard error goes.
+            env: variables beside those of the harness.
+            world: the ranks that the engine needs, when they must be started together; rank 0 is the worker.
         """
-        python = python or sys.executable
-        command = [python, "-c", _BOOTSTRAP, str(Path(enginebench.__file__).parent), "enginebench-worker"]
+        launcher = [python or sys.executable] if python is None or isinstance(python, str) else list(python)
+        place = str(Path(enginebench.__file__).parent)
+        line = [*command(launcher, world), "-c", _BOOTSTRAP, place, "enginebench-worker"]
         if threading.current_thread() is threading.main_thread():  # the kernel means the thread, not the process
-            command.append("--die-with-parent")
-        log_path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with log_path.open("wb") as log:
-                process = subprocess.Popen(
-                    command,
-                    bufsize=0,
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=log,
-                    env={**os.environ, **ONE_THREAD, **(env or {})},
-                    start_new_session=True,
-                )
-        except OSError as error:
-            raise WorkerError(
-                f"The interpreter {python} cannot be started ({error.strerror}): name one that can."
-            ) from error
-        worker = cls(process, log_path)
+            line.append("--die-with-parent")
+        meeting = Meeting() if world else None
+        told = meeting.environment(world) if meeting and world else {}
+        process = _spawn(line, log_path, {**(env or {}), **told}, meeting)
+        pipes = meeting.accept(lambda: process.poll() is None, START_TIMEOUT_S) if meeting else _pipes(process)
+        worker = cls(process, log_path, pipes)
         worker._greet()
         return worker
 
@@ -163,7 +164,7 @@ class Worker:
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)  # the group outlives its leader while any child of it lives
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
+        for pipe in (self._answers, self._commands, self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with suppress(OSError):
                     pipe.close()
@@ -190,10 +191,10 @@ class Worker:
             raise self._death() from error
 
     def _write(self, data: bytes) -> None:
-        assert self._process.stdin is not None
         view = memoryview(data)
         while view:
-            view = view[self._process.stdin.write(view) :]
+            view = view[self._commands.write(view) :]
+        self._commands.flush()
 
     def _receive(self, timeout_s: float) -> Message:
         deadline_s = time.monotonic() + timeout_s
@@ -207,8 +208,7 @@ class Worker:
 
     def _read(self, size: int, deadline_s: float, timeout_s: float) -> bytes:
         """``size`` bytes, or fewer when the process ended."""
-        assert self._process.stdout is not None
-        pipe, parts, missing = self._process.stdout.fileno(), [], size
+        pipe, parts, missing = self._answers.fileno(), [], size
         while missing:
             if not select.select([pipe], [], [], max(0.0, deadline_s - time.monotonic()))[0]:
                 self.kill()  # a late answer would be taken for the next one
@@ -242,6 +242,35 @@ class Worker:
         last = [line.strip() for line in text.splitlines() if line.strip()][-lines:]
         said = f"it said last: {' | '.join(last)}" if last else "it said nothing"
         return f" (log {self._log_path}); {said}."
+
+
+def _spawn(
+    line: Sequence[str], log_path: Path, env: Mapping[str, str], meeting: Meeting | None
+) -> "subprocess.Popen[bytes]":
+    log_path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with log_path.open("wb") as log:
+            return subprocess.Popen(
+                line,
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=log if meeting else subprocess.PIPE,
+                stderr=log,
+                env={**os.environ, **ONE_THREAD, **env},
+                start_new_session=True,
+            )
+    except OSError as error:
+        if meeting:
+            meeting.close()
+        raise WorkerError(
+            f"The interpreter {line[0]} cannot be started ({error.strerror}): name one that can."
+        ) from error
+
+
+def _pipes(process: "subprocess.Popen[bytes]") -> Pipes:
+    assert process.stdin is not None
+    assert process.stdout is not None
+    return process.stdout, process.stdin  # type: ignore[return-value]  # typeshed knows them as IO[bytes]
 
 
 def _ending(status: int) -> str:

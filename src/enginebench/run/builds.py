@@ -30,7 +30,7 @@ def build_from_option(
         return _default_build(root / DEFAULT_BUILDS)
     if not re.match(r"[^=/]+=", text):
         raise _malformed(text)
-    return _runnable(parse_build(text, tokenizer, trust_remote_code))
+    return parse_build(text, tokenizer, trust_remote_code)
 
 
 def parse_build(text: str, tokenizer: Path | None = None, trust_remote_code: bool = False) -> Build:
@@ -87,15 +87,6 @@ def _malformed(text: str) -> BuildError:
         f"--build {text!r} is not of the form NAME=DIR[,python=PATH][,tokenizer=DIR][,llm_args=FILE]"
         "[,container=COMMAND], e.g. --build fp16=/engines/chatglm3_6b/fp16/1-gpu."
     )
-
-
-def _runnable(build: Build) -> Build:
-    if build.kind != "reference":
-        raise BuildError(
-            f"Build {build.name} ({build.directory}) is a TensorRT-LLM {build.version} engine, and this version of "
-            "enginebench has no adapter for its runtime yet: give a reference build."
-        )
-    return build
 
 
 def _default_build(directory: Path) -> Build:

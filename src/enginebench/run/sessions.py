@@ -16,6 +16,8 @@ from enginebench.errors import EnginebenchError, ServerError
 from enginebench.measure.lease import GpuLease
 from enginebench.measure.telemetry import MemoryPhases, Telemetry
 from enginebench.measure.worker_process import Worker
+from enginebench.run.clients import Client, ShardCount, connections_each, pids_of, start_client
+from enginebench.run.direct import runtime_of, world_of
 from enginebench.server.control import attach
 from enginebench.server.launch import TritonServer
 from enginebench.server.repository import write_reference_repository
@@ -27,16 +29,25 @@ MODELS = {"core": "tensorrt_llm", "ensemble": "ensemble", "bls": "tensorrt_llm_b
 class Sessions:
     """Opens, shares and closes the ways to one build; logs and model repository land in ``directory``, the run's."""
 
-    def __init__(self, build: Build, directory: Path, telemetry: Telemetry, connections: int, url: str | None = None):
+    def __init__(
+        self,
+        build: Build,
+        directory: Path,
+        telemetry: Telemetry,
+        connections: int,
+        url: str | None = None,
+        shards: ShardCount = 1,
+    ):
         self._build = build
         self._directory = directory
         self._telemetry = telemetry
         self._connections = connections
         self._attached_url = url
+        self._shards = shards
         self._engine = ExitStack()  # what to undo, last first, when the engine that is loaded now goes
         self._phases = MemoryPhases(telemetry)  # of that engine
         self._server: TritonServer | None = None
-        self._worker: Worker | None = None
+        self._worker: Client | None = None
         self._path = ""
         self._entries: list[tuple[dict[str, Any], MemoryPhases]] = []
 
@@ -45,7 +56,7 @@ class Sessions:
         """The ``sessions`` of run.json, as far as they are known."""
         return [entry | {"memory": phases.as_json()} for entry, phases in self._entries]
 
-    def use(self, path: str) -> Worker:
+    def use(self, path: str) -> Client:
         """Return the worker that drives ``path``, opening what is missing and closing what would be in its way.
 
         Raises:
@@ -80,24 +91,28 @@ class Sessions:
     def _open_direct(self) -> None:
         self._engine.close()
         self._prepare_engine()
-        self._worker = Worker.start(self._build.python, self._log("direct"))
+        runtime, options = runtime_of(self._build)
+        world = world_of(self._build)
+        self._worker = Worker.start(self._build.launcher, self._log("direct"), world=world)
         self._watch("engine", self._worker.pid)
-        self._worker.open("reference", {"directory": str(self._build.directory)})
+        self._worker.open(runtime, options)
         self._phases.after_load()
 
     def _open_on_server(self, path: str) -> None:
         attached = self._attached_url
         url = self._check_attached(attached, MODELS[path]) if attached else self._managed_url()
-        self._worker = Worker.start(None, self._log(path))
-        self._telemetry.watch("client", self._worker.pid)
-        self._worker.open("triton_http", self._client_options(url, path))
+        self._worker = start_client(self._shards, self._log(path))
+        for pid in pids_of(self._worker):
+            self._telemetry.watch("client", pid)
+        connections = connections_each(self._worker, self._connections)
+        self._worker.open("triton_http", self._client_options(url, path, connections))
 
-    def _client_options(self, url: str, path: str) -> Mapping[str, Any]:
+    def _client_options(self, url: str, path: str, connections: int) -> Mapping[str, Any]:
         return {
             "url": url,
             "model": MODELS[path],
             "tokenizer": tokenizer_spec(self._build),
-            "connections": self._connections,
+            "connections": connections,
         }
 
     def _managed_url(self) -> str:

@@ -26,7 +26,6 @@ ENGINES: Mapping[AdapterName, Callable[[Settings, Mailbox], Engine]] = {
     "model_runner": ModelRunnerApi,
 }
 WORLD_SIZE = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
-RANK = ("OMPI_COMM_WORLD_RANK", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +66,20 @@ def choose(settings: Settings) -> Choice:
         return Choice(settings.adapter, "asked for")
     if settings.kind == "pytorch":
         return _choose_pytorch()
+    return _choose_for_old_engines() if settings.layout == "builder_config" else _choose_for_engines()
+
+
+def mpi_ranks() -> int:
+    """How many ranks this process was started with; 1 without MPI."""
+    return int(next((os.environ[name] for name in WORLD_SIZE if name in os.environ), 1))
+
+
+def is_pytorch(llm_class: Any) -> bool:
+    """Whether an LLM class runs the PyTorch backend, by what it derives from."""
+    return any(base.__name__ == "_TorchLLM" for base in llm_class.__mro__)
+
+
+def _choose_for_engines() -> Choice:
     if mpi_ranks() == 1 and (why := _engine_llm()):
         return Choice("llm_api", why)
     if find(f"{BINDINGS}.Executor") is not None:
@@ -76,26 +89,17 @@ def choose(settings: Settings) -> Choice:
     return Choice(None, f"tensorrt_llm {version()} has no engine backend any more (1.2.1 and 1.3.0rc15 have)")
 
 
-def mpi_ranks() -> int:
-    """How many ranks this process was started with; 1 without MPI."""
-    return int(next((os.environ[name] for name in WORLD_SIZE if name in os.environ), 1))
-
-
-def mpi_rank() -> int:
-    """Which of them it is."""
-    return int(next((os.environ[name] for name in RANK if name in os.environ), 0))
-
-
-def is_pytorch(llm_class: Any) -> bool:
-    """Whether an LLM class runs the PyTorch backend, by what it derives from."""
-    return any(base.__name__ == "_TorchLLM" for base in llm_class.__mro__)
-
-
 def _choose_pytorch() -> Choice:
     llm = find("tensorrt_llm.LLM")
     if llm is not None and is_pytorch(llm):
         return Choice("llm_api", "its LLM is the PyTorch backend")
     return Choice(None, f"the LLM of tensorrt_llm {version()} is not the PyTorch backend (1.0 and later are)")
+
+
+def _choose_for_old_engines() -> Choice:
+    if find("tensorrt_llm.runtime.ModelRunner") is None:
+        return Choice(None, f"tensorrt_llm {version()} loads no engines of before 0.8 (0.6 to 0.16 do)")
+    return Choice("model_runner", "only ModelRunner loads engines of before 0.8")
 
 
 def _engine_llm() -> str:
@@ -128,6 +132,8 @@ def _minor(text: str) -> tuple[str, ...]:
 
 
 def _check_ranks(settings: Settings, adapter: AdapterName) -> None:
+    if adapter == "model_runner" and settings.world_size > 1:
+        raise SessionError(f"{settings.directory} needs {settings.world_size} ranks, and ModelRunner is run on one.")
     ranks, needed = mpi_ranks(), 1 if adapter == "llm_api" else settings.world_size
     if ranks != needed:
         raise SessionError(

@@ -26,10 +26,11 @@ def config_class(name: str, *modules: str) -> Any:
 def kv_cache_config(settings: Settings, *modules: str) -> Any:
     """Size of the KV pool and reuse of blocks, both said: defaults differ between versions."""
     kind = config_class("KvCacheConfig", *modules)
+    size = {"max_tokens": settings.kv_cache_tokens, "free_gpu_memory_fraction": settings.kv_cache_fraction}
     wanted = {
+        **settings.llm_args.get("kv_cache_config", {}),
+        **{name: value for name, value in size.items() if value is not None},
         "enable_block_reuse": settings.kv_cache_reuse,
-        "max_tokens": settings.kv_cache_tokens,
-        "free_gpu_memory_fraction": settings.kv_cache_fraction,
     }
     return kind(**supported(accepted(kind), wanted))
 

@@ -41,7 +41,7 @@ class LlmApi:
         self._has_perf_metrics = settings.perf_metrics and _result_has_perf_metrics()
         llm_class = _llm_class(settings.kind)
         known = _argument_names(settings.kind)
-        wanted = _arguments(settings)
+        wanted = _arguments(settings, known)
         self._told = supported(known, wanted)
         self._untold = sorted(name for name, value in wanted.items() if value is not None and name not in self._told)
         self._statistics = settings.iteration_statistics and _has_statistics(llm_class)
@@ -187,8 +187,13 @@ def _argument_names(kind: str) -> frozenset[str]:
     return accepted(arguments)
 
 
-def _arguments(settings: Settings) -> dict[str, Any]:
+def _arguments(settings: Settings, known: frozenset[str]) -> dict[str, Any]:
     pytorch = settings.kind == "pytorch"
+    if unknown := sorted(set(settings.llm_args) - known):
+        raise SessionError(
+            f"The checkpoint's LLM argument {unknown[0]!r} is unknown to the installed tensorrt_llm: remove it."
+        )
+    own = {name: value for name, value in settings.llm_args.items() if name != "kv_cache_config"}
     return {
         "model": str(settings.directory),
         "skip_tokenizer_init": True,  # ids go in, ids come out
@@ -203,6 +208,7 @@ def _arguments(settings: Settings) -> dict[str, Any]:
         "max_num_tokens": settings.max_num_tokens,
         "max_input_len": settings.max_input_len if pytorch else None,  # an engine brings its own
         "max_seq_len": settings.max_seq_len if pytorch else None,
+        **own,
     }
 
 

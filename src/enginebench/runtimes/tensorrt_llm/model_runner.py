@@ -1,7 +1,7 @@
-"""ModelRunner of TensorRT-LLM 0.6 to 0.8: static batches, for engines that nothing newer loads.
+"""TensorRT-LLM's ModelRunner: static batches, for engines that nothing newer loads or that cannot batch in flight.
 
 A release is a batch: all its requests start together, and the batch ends with its longest answer. Versions with
-streaming (0.7, 0.8) give one token a step to every request; 0.6 gives everything at the end, and refuses to stream.
+streaming (from 0.7 on) give one token a step to every request; 0.6 gives all at the end, and refuses to stream.
 Nothing can be cancelled: a batch runs to its end.
 """
 

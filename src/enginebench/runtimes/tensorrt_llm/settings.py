@@ -5,7 +5,7 @@ Knows no version: an adapter says in its facts which of these its version could 
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +23,7 @@ class Settings:
 
     directory: Path
     kind: str = "tensorrt_llm"  # an engine; "pytorch": a checkpoint for the PyTorch backend
+    layout: str = "build_config"  # of the engine's configuration; "builder_config": of 0.5 to 0.7
     version: str | None = None  # that built the engine
     tp: int = 1
     pp: int = 1
@@ -39,6 +40,7 @@ class Settings:
     trust_remote_code: bool = False
     perf_metrics: bool = True  # the engine's own stamps of each request, where it has them
     iteration_statistics: bool = True  # where they cost nothing: the PyTorch backend's are off unless asked for
+    llm_args: Mapping[str, Any] = field(default_factory=dict)  # a checkpoint's own arguments to the LLM
     adapter: AdapterName | None = None  # None: chosen by what the installed version has
 
     @property
@@ -48,15 +50,13 @@ class Settings:
 
     def as_json(self) -> dict[str, JsonValue]:
         """For the record."""
-        return {
-            field.name: str(value) if isinstance(value := getattr(self, field.name), Path) else value
-            for field in dataclasses.fields(self)
-        }
+        values = {each.name: getattr(self, each.name) for each in dataclasses.fields(self)}
+        return {**values, "directory": str(self.directory)}
 
 
 def settings_from(options: Mapping[str, Any]) -> Settings:
     """Check the options of a session. Raises SessionError for one that is missing, unknown or out of range."""
-    known = {field.name for field in dataclasses.fields(Settings)}
+    known = {each.name for each in dataclasses.fields(Settings)}
     if unknown := sorted(set(options) - known):
         raise SessionError(f"The TensorRT-LLM runtime has no option {unknown[0]!r}: use {', '.join(sorted(known))}.")
     if not isinstance(options.get("directory"), str):

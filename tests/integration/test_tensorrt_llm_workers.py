@@ -1,0 +1,166 @@
+"""Workers under interpreters of their own: two versions side by side, ranks under mpirun, and how these die."""
+
+import os
+import stat
+import sys
+import venv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from enginebench.errors import SessionError, WorkerError
+from enginebench.measure.records import RoundRecord
+from enginebench.measure.worker_process import Worker
+from enginebench.measure.world import World
+from enginebench.plan.load import Batch
+from enginebench.plan.requests import Request, Sampling
+from tests.support.trtllm import install
+from tests.support.trtllm.strict import VIOLATIONS_FILE
+
+ROOT = Path(__file__).parents[2]
+
+# Starts the ranks, gives standard input to nobody, ends when one fails: what mpirun does, as far as a worker can tell.
+MPIRUN = f"""#!{sys.executable}
+import os, subprocess, sys
+arguments = [each for each in sys.argv[1:] if each != "--allow-run-as-root"]
+assert arguments[0] == "-n"
+size, command = arguments[1], arguments[2:]
+ranks = [
+    subprocess.Popen(command, stdin=subprocess.DEVNULL, env=os.environ
+                     | {{"OMPI_COMM_WORLD_SIZE": size, "OMPI_COMM_WORLD_RANK": str(rank)}})
+    for rank in range(int(size))
+]
+codes = [rank.wait() for rank in ranks]
+sys.exit(max(map(abs, codes)))
+"""
+
+
+@pytest.fixture
+def interpreter(tmp_path: Path) -> Callable[[str], str]:
+    """Make a virtual environment with numpy and the stand-in of a version, and nothing else."""
+
+    def make(version: str) -> str:
+        place = tmp_path / f"venv-{version}"
+        venv.create(place, with_pip=False, symlinks=True)
+        (packages,) = place.glob("lib/python*/site-packages")
+        numpy = Path(np.__file__).parent
+        for part in (numpy, numpy.with_name("numpy.libs")):
+            if part.exists():
+                (packages / part.name).symlink_to(part)
+        install.write(version, packages, ROOT)
+        return str(place / "bin" / "python")
+
+    return make
+
+
+@pytest.fixture
+def start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Worker]]:
+    workers: list[Worker] = []
+    violations = tmp_path / "violations"
+    monkeypatch.setenv(VIOLATIONS_FILE, str(violations))
+
+    def start_one(python: str, world: World | None = None) -> Worker:
+        workers.append(Worker.start(python, tmp_path / f"worker-{len(workers)}.log", world=world))
+        return workers[-1]
+
+    yield start_one
+    for worker in workers:
+        worker.close()
+    assert not violations.exists(), violations.read_text()
+
+
+@pytest.fixture
+def mpirun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = tmp_path / "mpirun"
+    program.write_text(MPIRUN)
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("ENGINEBENCH_MPIRUN", str(program))
+
+
+def drive(worker: Worker) -> RoundRecord:
+    requests = [Request(index, "", (1, 2, index), 6, True, Sampling()) for index in range(4)]
+    worker.prepare(requests, load=Batch(2), round_index=0, warmup=False, stall_timeout_s=20)
+    worker.run()
+    return worker.fetch()
+
+
+def test_two_versions_work_side_by_side(
+    interpreter: Callable[[str], str], start: Callable[..., Worker], tmp_path: Path
+) -> None:
+    old, new = start(interpreter("0.13.0")), start(interpreter("1.2.0rc2"))
+    options = {"directory": str(tmp_path)}
+    facts = [worker.open("tensorrt_llm", options) for worker in (old, new)]
+    assert [(each["tensorrt_llm"], each["adapter"]) for each in facts] == [
+        ("0.13.0", "executor"),
+        ("1.2.0rc2", "llm_api"),
+    ]
+    assert all("venv-" in each["python"] for each in facts)
+    for record in (drive(old), drive(new)):
+        assert record.requests.outcome == ("ok",) * 4
+        assert record.stamp_kind == "engine"
+
+
+def test_an_engine_of_the_other_version_is_refused_by_the_worker(
+    interpreter: Callable[[str], str], start: Callable[..., Worker], tmp_path: Path
+) -> None:
+    worker = start(interpreter("0.13.0"))
+    with pytest.raises(SessionError, match=r"built by TensorRT-LLM 1\.2"):
+        worker.open("tensorrt_llm", {"directory": str(tmp_path), "version": "1.2.0rc2"})
+    worker.open("tensorrt_llm", {"directory": str(tmp_path), "version": "0.13.0"})
+    assert drive(worker).requests.outcome == ("ok",) * 4
+
+
+@pytest.mark.usefixtures("mpirun")
+def test_rank_0_drives_and_the_others_serve(
+    interpreter: Callable[[str], str], start: Callable[..., Worker], tmp_path: Path
+) -> None:
+    options = {"directory": str(tmp_path), "tp": 2}
+    worker = start(interpreter("0.13.0"), World(2, "tensorrt_llm", options))
+    processes = psutil.Process(worker.pid).children(recursive=True)
+    facts = worker.open("tensorrt_llm", options)
+    assert facts["adapter"] == "executor"
+    assert drive(worker).requests.outcome == ("ok",) * 4
+    worker.close()
+    _, alive = psutil.wait_procs([*processes], timeout=20)
+    assert not alive
+
+
+@pytest.mark.usefixtures("mpirun")
+def test_a_wrong_number_of_ranks_is_refused_before_anything_is_loaded(
+    interpreter: Callable[[str], str], start: Callable[..., Worker], tmp_path: Path
+) -> None:
+    options = {"directory": str(tmp_path), "tp": 4}
+    worker = start(interpreter("0.13.0"), World(2, "tensorrt_llm", options))
+    with pytest.raises(SessionError, match=r"needs 4 ranks .* and 2 were started"):
+        worker.open("tensorrt_llm", options)
+
+
+@pytest.mark.usefixtures("mpirun")
+def test_ranks_that_cannot_start_are_reported_with_their_last_words(start: Callable[..., Worker]) -> None:
+    bare = f"{os.devnull}/python"
+    with pytest.raises(WorkerError, match=r"it said last: .*python"):
+        start(bare, World(2, "tensorrt_llm", {}))
+
+
+def test_without_mpirun_it_is_asked_for(
+    start: Callable[..., Worker], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("ENGINEBENCH_MPIRUN", str(tmp_path / "nowhere"))
+    with pytest.raises(WorkerError, match="install Open MPI"):
+        start(sys.executable, World(2, "tensorrt_llm", {}))
+
+
+@pytest.mark.usefixtures("mpirun")
+def test_killing_the_worker_leaves_no_rank(
+    interpreter: Callable[[str], str], start: Callable[..., Worker], tmp_path: Path
+) -> None:
+    options = {"directory": str(tmp_path), "tp": 2}
+    worker = start(interpreter("0.13.0"), World(2, "tensorrt_llm", options))
+    ranks = psutil.Process(worker.pid).children(recursive=True)
+    assert ranks
+    worker.kill()
+    _, alive = psutil.wait_procs(ranks, timeout=20)
+    assert not alive
