@@ -42,7 +42,7 @@ class TestReference(RuntimeContract):
 
 
 def test_an_unknown_runtime_is_named_with_the_known_ones() -> None:
-    with pytest.raises(SessionError, match=r"'vllm'.*: use one of reference, .*triton_http"):
+    with pytest.raises(SessionError, match=r"'vllm'.*: use one of .*reference, .*triton_http"):
         open_session("vllm", {})
 
 

@@ -11,7 +11,7 @@ from tests.support.scripted_server import ScriptedServer
 from tests.support.scripted_triton import TOKENIZER, TOKENIZER_SPEC, ScriptedTriton
 
 
-@pytest.fixture(params=["ensemble", "tensorrt_llm_bls", "tensorrt_llm"])
+@pytest.fixture(params=["ensemble", "tensorrt_llm_bls", "tensorrt_llm", "llmapi"])
 def session(request: pytest.FixtureRequest) -> Iterator[Session]:
     with ScriptedServer(ScriptedTriton()) as server:
         options = {"url": server.url, "model": request.param, "tokenizer": TOKENIZER_SPEC, "connections": 4}

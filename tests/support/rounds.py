@@ -23,11 +23,12 @@ class Row:
     reported: int = -1
     outcome: str = "ok"
     error: str = ""
+    told: int = -1  # the total that the server gives, where chunks are not counted
 
     @property
     def tokens(self) -> int:
         counts = [tokens for _, tokens in self.chunks]
-        return -1 if -1 in counts else sum(counts)
+        return self.told if -1 in counts else sum(counts)
 
 
 def round_of(

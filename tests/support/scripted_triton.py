@@ -1,4 +1,4 @@
-"""A script that speaks Triton's generate endpoints for the models of ``inflight_batcher_llm``, as 2.51 was seen to do.
+"""A script that speaks Triton's generate endpoints as 2.51 was seen to do, for TensorRT-LLM's models.
 
 Answers are a pure function of prompt, seed and position, so that tests know them. It runs no engine.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from enginebench.reference.tokenizer import ReferenceTokenizer
-from enginebench.runtimes.triton_messages import EVENT_STREAM, JSON
+from enginebench.runtimes.answers import EVENT_STREAM, JSON
 from tests.support.scripted_server import Asked, Step, event, head, piece, stream, whole
 
 TOKENIZER = ReferenceTokenizer(vocab_size=1024)
@@ -28,7 +28,22 @@ _CORE = {
     "streaming": "BOOL",
     "runtime_top_k": "INT32",
 }
-INPUTS = {"ensemble": _TEXT, "tensorrt_llm_bls": _TEXT, "tensorrt_llm": _CORE | _COMMON | _COUNTS}
+_LLM_API = {"text_input": "BYTES", "streaming": "BOOL"} | {
+    f"sampling_param_{name}": kind
+    for name, kind in {
+        "max_tokens": "INT32",
+        "temperature": "FP32",
+        "top_k": "INT32",
+        "seed": "UINT64",
+        "exclude_input_from_output": "BOOL",
+    }.items()
+}
+INPUTS = {
+    "ensemble": _TEXT,
+    "tensorrt_llm_bls": _TEXT,
+    "tensorrt_llm": _CORE | _COMMON | _COUNTS,
+    "llmapi": _LLM_API,  # in its repository it is called tensorrt_llm, too
+}
 
 
 def answer_ids(prompt_ids: tuple[int, ...], output_tokens: int, seed: int | None) -> tuple[int, ...]:
@@ -39,7 +54,7 @@ def answer_ids(prompt_ids: tuple[int, ...], output_tokens: int, seed: int | None
 
 @dataclass
 class ScriptedTriton:
-    """The script. ``inputs`` are what models declare; ``tensorrt_llm_bls`` accumulates its text."""
+    """The script. ``inputs`` are what models declare; ``tensorrt_llm_bls`` and ``llmapi`` accumulate their text."""
 
     inputs: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: INPUTS)
     decoupled: bool = True
@@ -71,15 +86,16 @@ class ScriptedTriton:
     def _generate(self, model: str, endpoint: str, body: dict[str, Any]) -> Iterator[Step]:
         unknown = body.keys() - self.inputs[model].keys()
         assert not unknown, f"sent what the model does not declare: {unknown}"
-        core = model == "tensorrt_llm"
-        asked_for = body["request_output_len" if core else "max_tokens"]
+        core, llm_api = model == "tensorrt_llm", model == "llmapi"
+        prefix = "sampling_param_" if llm_api else ""
+        asked_for = body["request_output_len" if core else prefix + "max_tokens"]
         if asked_for > MAX_TOKENS:
             refusal = event({"error": f"in ensemble 'ensemble', {asked_for} tokens exceed the limit of {MAX_TOKENS}"})
             yield head(400, EVENT_STREAM) + piece(refusal) + b"0\r\n\r\n"
             return
         prompt_ids = tuple(body["input_ids"]) if core else TOKENIZER.encode(body["text_input"])
-        greedy = body["runtime_top_k" if core else "top_k"] == 1
-        ids = answer_ids(prompt_ids, asked_for, None if greedy else body["seed"])
+        greedy = body["runtime_top_k" if core else prefix + "top_k"] == 1
+        ids = answer_ids(prompt_ids, asked_for, None if greedy else body[prefix + "seed"])
         objects = [self._object(model, part, prompt_ids) for part in _parts(model, endpoint, ids)]
         if endpoint == "generate":
             yield _json(200, objects[0])
@@ -93,7 +109,8 @@ class ScriptedTriton:
         # Tensors of one element are written as scalars.
         value: Any = list(ids) if len(ids) > 1 else ids[0]
         output = {"output_ids": value} if model == "tensorrt_llm" else {"text_output": TOKENIZER.decode(ids)}
-        return {"model_name": model, "num_input_tokens": len(prompt_ids)} | output
+        counts = {} if model == "llmapi" else {"num_input_tokens": len(prompt_ids)}
+        return {"model_name": model} | counts | output
 
 
 def _paced(objects: list[dict[str, Any]]) -> Iterator[Step]:
@@ -105,7 +122,7 @@ def _paced(objects: list[dict[str, Any]]) -> Iterator[Step]:
 def _parts(model: str, endpoint: str, ids: tuple[int, ...]) -> list[tuple[int, ...]]:
     if endpoint == "generate":
         return [ids]
-    accumulates = model == "tensorrt_llm_bls"
+    accumulates = model in ("tensorrt_llm_bls", "llmapi")
     return [ids[: at + 1] if accumulates else ids[at : at + 1] for at in range(len(ids))]
 
 

@@ -150,6 +150,13 @@ def test_unknown_token_counts_take_the_token_metrics_away() -> None:
     assert "goodput" not in cell_metrics([round_of(Row([(10, -1), (20, -1)]))], {"tpot": 0.5})
 
 
+def test_totals_that_the_server_gives_are_enough_for_rates_and_no_more() -> None:
+    failed = Row([(10, -1)], outcome="error", error="gone")
+    results = cell_metrics([round_of(Row([(10, -1), (20, -1)], told=7), failed, ended=1000)], {"ttft": 0.5})
+    assert results["output_tokens_per_s"].summary["value"] == 7
+    assert results.keys().isdisjoint({"tpot", "itl", "tokens_per_s_per_user"})
+
+
 def test_an_answer_in_one_chunk_has_no_tpot_and_cannot_miss_it() -> None:
     single = round_of(Row([(10, 1)]), Row([(10, 1), (30, 1)]))
     results = cell_metrics([single], {"tpot": 0.02})

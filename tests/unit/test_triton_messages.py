@@ -9,8 +9,9 @@ import pytest
 
 from enginebench.errors import SessionError
 from enginebench.plan.requests import Request, Sampling
+from enginebench.runtimes.answers import explain
 from enginebench.runtimes.base import Arrival
-from enginebench.runtimes.triton_messages import CORE, TEXT, Model, Names, decode, explain, read_model
+from enginebench.runtimes.triton_messages import CORE, LLM_API, TEXT, Model, Names, decode, read_model
 from tests.support.scripted_server import event
 from tests.support.scripted_triton import INPUTS, TOKENIZER
 
@@ -183,6 +184,54 @@ def test_text_that_identifies_no_ids_is_not_counted() -> None:
     (chunk,) = decode([Arrival(0, 1, event({"text_output": "hello"}))], {0: REQUEST}, model(), None)
     assert not chunk.counted
     assert chunk.token_ids == ()
+
+
+@pytest.mark.parametrize(
+    ("told", "counts"),
+    [
+        ([1, 1, 1], [1, 1, 1]),
+        ([1, 2, 1], [1, 2, 1]),
+        ([[1], ["2"]], [1, 2]),
+        ([1, 2, 3], [1, 1, 1]),  # totals so far
+        ([1, 3], [1, 2]),
+    ],
+)
+def test_what_the_server_counts_is_counted_where_ids_are_not_known(told: list[Any], counts: list[int]) -> None:
+    arrivals = [
+        Arrival(0, at, event({"text_output": "x", "num_output_tokens": count})) for at, count in enumerate(told)
+    ]
+    found = decode(arrivals, {0: replace(REQUEST, output_tokens=sum(counts))}, model(), None)
+    assert [(chunk.tokens, chunk.token_ids) for chunk in found] == [(count, ()) for count in counts]
+    assert found[-1].total_tokens == sum(counts)
+
+
+def test_a_count_for_some_events_counts_none_of_the_others() -> None:
+    arrivals = [Arrival(0, 0, event({"text_output": "x"})), Arrival(0, 1, event({"text_output": "y"}))]
+    arrivals += [Arrival(0, 2, event({"text_output": "z", "num_output_tokens": 1}))]
+    found = decode(arrivals, {0: REQUEST}, model(), None)
+    assert [chunk.counted for chunk in found] == [False, False, False]
+
+
+def test_the_llm_api_is_asked_for_as_it_declares() -> None:
+    llm_api = Model("tensorrt_llm", INPUTS["llmapi"], LLM_API)
+    warm = Sampling(temperature=0.5, top_k=3, seed=9)
+    assert body(llm_api, sampling=warm) == {
+        "text_input": PROMPT,
+        "streaming": True,
+        "sampling_param_max_tokens": 3,
+        "sampling_param_temperature": 0.5,
+        "sampling_param_top_k": 3,
+        "sampling_param_seed": 9,
+        "sampling_param_exclude_input_from_output": True,
+    }
+    assert llm_api.exact_length is None
+    assert llm_api.excludes_prompt
+
+
+def test_each_kind_of_model_is_told_by_what_it_declares() -> None:
+    for name, names in (("ensemble", TEXT), ("tensorrt_llm", CORE), ("llmapi", LLM_API)):
+        inputs = [{"name": each, "datatype": kind} for each, kind in INPUTS[name].items()]
+        assert read_model({"name": "m", "inputs": inputs, "outputs": [{"name": names.output}]}).names is names
 
 
 def test_chunks_of_many_requests_come_in_the_order_of_their_stamps() -> None:

@@ -17,7 +17,8 @@ from enginebench.measure.windows import NO_TRIM, counted, steady_window_ns
 from enginebench.plan.load import Trim
 
 Floats = NDArray[np.float64]
-Need = Literal["streaming", "tokens", "slo", "steady"]
+Need = Literal["streaming", "tokens", "chunk_tokens", "slo", "steady"]
+"""``tokens``: how long each answer was; ``chunk_tokens``: how many tokens came when, which not every path tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ METRICS = (
     Metric("ttft", "TTFT", "s", "lower", "first token − intended send", ("streaming",)),
     Metric("service_ttft", "Service TTFT", "s", "lower", "first token − actual send", ("streaming",)),
     Metric("slip", "Client slip", "s", "lower", "actual send − intended send"),
-    Metric("tpot", "TPOT", "s", "lower", "(last token − first token) / (n − n₁)", ("streaming", "tokens")),
-    Metric("itl", "ITL", "s", "lower", "gap before a chunk / its tokens, over tokens", ("streaming", "tokens")),
+    Metric("tpot", "TPOT", "s", "lower", "(last token − first token) / (n − n₁)", ("streaming", "chunk_tokens")),
+    Metric("itl", "ITL", "s", "lower", "gap before a chunk / its tokens, over tokens", ("streaming", "chunk_tokens")),
     Metric("e2e_latency", "E2E latency", "s", "lower", "last token − intended send"),
     Metric("output_tokens_per_s", "Output tokens/s", "tokens/s", "higher", "completed output tokens / window",
            ("tokens",), "scalar"),
@@ -46,11 +47,11 @@ METRICS = (
            "completed prompt and output tokens / window", ("tokens",), "scalar"),
     Metric("requests_per_s", "Requests/s", "requests/s", "higher", "completed requests / window", (), "scalar"),
     Metric("steady_output_tokens_per_s", "Steady tokens/s", "tokens/s", "higher",
-           "output tokens that arrived in the steady window / that window", ("tokens", "steady"), "scalar"),
+           "output tokens that arrived in the steady window / that window", ("chunk_tokens", "steady"), "scalar"),
     Metric("steady_requests_per_s", "Steady requests/s", "requests/s", "higher",
            "requests that ended in the steady window / that window", ("steady",), "scalar"),
     Metric("tokens_per_s_per_user", "Tokens/s per user", "tokens/s", "higher",
-           "(n − n₁) / (last token − first token)", ("streaming", "tokens")),
+           "(n − n₁) / (last token − first token)", ("streaming", "chunk_tokens")),
     Metric("goodput", "Goodput", "requests/s", "higher", "requests that met every SLO / window", ("slo",), "scalar"),
     Metric("slo_attainment", "SLO attainment", "fraction", "higher",
            "requests that met every SLO / requests, failed ones counted", ("slo",), "scalar"),
@@ -156,16 +157,16 @@ def _applies(metric: Metric, rounds: Sequence[RoundRecord], terms: _Terms) -> bo
         return bool(terms.limits_s) and all(_applies(BY_NAME[name], rounds, terms) for name in terms.limits_s)
     if "steady" in metric.needs and not any(steady_window_ns(record, terms.trim) for record in rounds):
         return False
-    if metric.name == "steady_output_tokens_per_s" and any(np.any(each.chunks.tokens == UNKNOWN) for each in rounds):
-        return False  # totals are not enough: a part of each is counted
     if "streaming" in metric.needs and not all(record.streaming for record in rounds):
         return False
-    return "tokens" not in metric.needs or all(_tokens_known(record) for record in rounds)
+    return all(_tokens_known(record, metric.needs) for record in rounds)
 
 
-def _tokens_known(record: RoundRecord) -> bool:
-    requests = record.requests
-    return not bool(np.any((requests.tokens == UNKNOWN) | (requests.first_tokens == UNKNOWN)))
+def _tokens_known(record: RoundRecord, needs: Sequence[Need]) -> bool:
+    """Whether lengths are known, of completed requests, and what each chunk carried, as far as that is needed."""
+    if "chunk_tokens" in needs:
+        return not np.any(record.chunks.tokens == UNKNOWN)
+    return "tokens" not in needs or not np.any(record.requests.tokens[record.requests.ok] == UNKNOWN)
 
 
 def _result(metric: Metric, rounds: Sequence[RoundRecord], terms: _Terms) -> MetricResult:

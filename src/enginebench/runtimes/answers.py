@@ -19,6 +19,9 @@ from enginebench.runtimes import sse
 from enginebench.runtimes.base import UNKNOWN, Arrival
 from enginebench.runtimes.columns import ArrivalLog, ChunkLog, Rows
 
+JSON = "application/json"
+EVENT_STREAM = "text/event-stream"
+
 EXCERPT = 300
 """So many characters of an answer that was not understood are repeated."""
 
@@ -76,20 +79,29 @@ def decode(
     return log.in_order()
 
 
+def explain(model: str, status: int, content_type: str, body: bytes) -> str:
+    """Say in one sentence why a response was not what it should be."""
+    if status == 200:
+        return f"Model {model} answered with content type {content_type!r}: {excerpt(body)}."
+    data = sse.split(body)[0] if content_type.startswith(EVENT_STREAM) else ()
+    text = data[0].decode("utf-8", "replace") if data else excerpt(body)
+    return f"Model {model} refused the request (HTTP {status}): {error_of(text).rstrip('. ')}."
+
+
 def error_of(text: str) -> str:
-    """The message in a JSON error object, or the text itself."""
+    """The message in a JSON error object, or the text itself, on one line."""
     try:
         answer = json.loads(text)
     except ValueError:
-        return text
-    return error_in(answer) or text
+        answer = None
+    return " ".join((error_in(answer) or text).split())
 
 
 def error_in(answer: Any) -> str | None:
-    """The message of an object that tells of an error, in Triton's or OpenAI's form; None when it tells of none."""
+    """The message of an object that tells of an error, in Triton's, OpenAI's or trtllm-serve's form; None: of none."""
     if not isinstance(answer, dict):
         return None
-    error = answer.get("error", answer if answer.get("object") == "error" else None)
+    error = answer if answer.get("object") == "error" else answer.get("error")
     if isinstance(error, dict):
         error = error.get("message", error)
     return None if error is None else str(error)

@@ -8,6 +8,7 @@ from enginebench.runtimes.base import JsonValue, Session
 
 RUNTIMES: Mapping[str, str] = {
     "null": "enginebench.runtimes.null",
+    "openai_http": "enginebench.runtimes.openai_http",
     "reference": "enginebench.runtimes.reference",
     "scripted": "enginebench.runtimes.scripted",
     "tensorrt_llm": "enginebench.runtimes.tensorrt_llm",

@@ -13,13 +13,11 @@ from typing import Any
 from enginebench.builds.tokenizer import Tokenizer
 from enginebench.errors import SessionError
 from enginebench.plan.requests import Request, Sampling
-from enginebench.runtimes import answers, sse
+from enginebench.runtimes import answers
 from enginebench.runtimes.answers import Piece, Reader
 from enginebench.runtimes.base import UNKNOWN, Arrival
 from enginebench.runtimes.columns import ChunkLog
 
-JSON = "application/json"
-EVENT_STREAM = "text/event-stream"
 _NO_END_ID = -1  # the engine then has no end of sequence
 
 
@@ -139,15 +137,6 @@ def read_model(metadata: Mapping[str, Any]) -> Model:
         "text_output, nor input_ids, request_output_len, streaming and output_ids, nor text_input, "
         "sampling_param_max_tokens, streaming and text_output."
     )
-
-
-def explain(model: str, status: int, content_type: str, body: bytes) -> str:
-    """Say in one sentence why a response was not what it should be."""
-    if status == 200:
-        return f"Model {model} answered with content type {content_type!r}: {answers.excerpt(body)}."
-    data = sse.split(body)[0] if content_type.startswith(EVENT_STREAM) else ()
-    text = data[0].decode("utf-8", "replace") if data else answers.excerpt(body)
-    return f"Model {model} refused the request (HTTP {status}): {answers.error_of(text).rstrip('. ')}."
 
 
 def decode(

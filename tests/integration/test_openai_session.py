@@ -1,0 +1,150 @@
+"""A session on an OpenAI-compatible server: opening, asking, counting, failing."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from enginebench.errors import SessionError
+from enginebench.measure.driver import record, run_round
+from enginebench.measure.records import RoundRecord
+from enginebench.plan.load import Batch
+from enginebench.plan.requests import Request, Sampling
+from enginebench.runtimes.openai_http import open_session
+from tests.support.scripted_openai import DONE, MODEL, ScriptedOpenAi
+from tests.support.scripted_server import CLOSE, END, ScriptedServer, Step, event, piece
+from tests.support.scripted_triton import TOKENIZER, TOKENIZER_SPEC, answer_ids
+
+PATIENCE_S = 30.0
+PROMPT_IDS = TOKENIZER.encode("你是谁？")
+
+
+def request(index: int = 0, streaming: bool = True, **changes: Any) -> Request:
+    values: dict[str, Any] = {"output_tokens": 5, "sampling": Sampling()} | changes
+    return Request(index, "你是谁？", PROMPT_IDS, streaming=streaming, **values)
+
+
+def options(url: str, /, **changes: Any) -> Mapping[str, Any]:
+    return {"url": url, "model": MODEL, "endpoint": "completions", "tokenizer": None, "connections": 2, **changes}
+
+
+def drive(script: ScriptedOpenAi, *requests: Request, **changes: Any) -> RoundRecord:
+    with ScriptedServer(script) as server:
+        session = open_session(options(server.url, **changes))
+        raw = run_round(session, requests, Batch(len(requests)), PATIENCE_S)
+        found = record(session, raw, round_index=0, warmup=False)
+        session.close()
+    return found
+
+
+@pytest.mark.parametrize("endpoint", ["completions", "chat"])
+@pytest.mark.parametrize("streaming", [True, False])
+def test_text_that_identifies_ids_becomes_ids(endpoint: str, streaming: bool) -> None:
+    found = drive(ScriptedOpenAi(), request(streaming=streaming), endpoint=endpoint, tokenizer=TOKENIZER_SPEC)
+    assert tuple(found.chunks.token_ids) == answer_ids(PROMPT_IDS, 5, None)
+    assert found.requests.outcome == ("ok",)
+    assert found.requests.reported_prompt_tokens.tolist() == [-1 if endpoint == "chat" else len(PROMPT_IDS)]
+
+
+@pytest.mark.parametrize("endpoint", ["completions", "chat"])
+def test_usage_with_every_chunk_counts_merged_tokens(endpoint: str) -> None:
+    found = drive(ScriptedOpenAi(merged=2), request(), endpoint=endpoint)
+    assert found.chunks.tokens.tolist() == [2, 2, 1]
+    assert len(found.chunks.token_ids) == 0
+    table = found.requests
+    assert (table.tokens.tolist(), table.first_tokens.tolist(), table.outcome) == ([5], [2], ("ok",))
+
+
+@pytest.mark.parametrize("endpoint", ["completions", "chat"])
+@pytest.mark.parametrize(("extended", "continuous"), [(False, True), (True, False)])
+def test_usage_at_the_end_tells_the_total_and_no_more(endpoint: str, extended: bool, continuous: bool) -> None:
+    script = ScriptedOpenAi(continuous=continuous, merged=2)
+    found = drive(script, request(), endpoint=endpoint, extended=extended)
+    assert found.chunks.tokens.tolist() == [-1, -1, -1]
+    table = found.requests
+    assert (table.tokens.tolist(), table.first_tokens.tolist(), table.outcome) == ([5], [-1], ("ok",))
+    assert 0 < table.first_ns[0] < table.last_ns[0]
+
+
+def test_the_whole_answer_at_once_is_counted() -> None:
+    found = drive(ScriptedOpenAi(), request(streaming=False))
+    assert (found.requests.tokens.tolist(), found.requests.first_tokens.tolist()) == ([5], [5])
+
+
+def test_requests_carry_what_the_servers_add_to_the_standard() -> None:
+    warm = Sampling(temperature=0.5, top_k=9, seed=3)
+    with ScriptedServer(ScriptedOpenAi()) as server:
+        session = open_session(options(server.url, token_ids=True))
+        run_round(session, [request(sampling=warm)], Batch(1), PATIENCE_S)
+        session.close()
+        (asked,) = [each for each in server.asked if each.method == "POST"]
+    assert asked.path == "/v1/completions"
+    assert asked.json == {
+        "model": MODEL,
+        "prompt": list(PROMPT_IDS),
+        "max_tokens": 5,
+        "stream": True,
+        "temperature": 0.5,
+        "seed": 3,
+        "top_k": 9,
+        "ignore_eos": True,
+        "stream_options": {"include_usage": True, "continuous_usage_stats": True},
+    }
+
+
+def test_the_standard_keys_alone_are_sent_where_that_is_asked() -> None:
+    with ScriptedServer(ScriptedOpenAi()) as server:
+        session = open_session(options(server.url, extended=False, endpoint="chat"))
+        run_round(session, [request(streaming=False)], Batch(1), PATIENCE_S)
+        with pytest.raises(SessionError, match="no top_k"):
+            session.submit([request(sampling=Sampling(temperature=1.0, top_k=3))])
+        session.close()
+        (asked,) = [each for each in server.asked if each.method == "POST"]
+    assert asked.json.keys() == {"model", "messages", "max_tokens", "stream", "temperature"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model": "other"}, r"has no model 'other': it has served"),
+        ({"endpoint": "embeddings"}, r"needs the options 'url', 'model' and 'endpoint'"),
+        ({"endpoint": "chat", "token_ids": True}, "takes no token ids"),
+        ({"connections": 0}, "cannot open 0 connections"),
+        ({"url": "https://127.0.0.1:1"}, r"write http://HOST:PORT"),
+    ],
+)
+def test_options_that_cannot_be_used_are_one_sentence(changes: dict[str, Any], message: str) -> None:
+    with ScriptedServer(ScriptedOpenAi()) as server, pytest.raises(SessionError, match=message):
+        open_session(options(server.url, **changes))
+
+
+def test_nobody_there_is_one_sentence() -> None:
+    with ScriptedServer(ScriptedOpenAi()) as server:
+        url = server.url
+    with pytest.raises(SessionError, match=rf"No OpenAI-compatible server answers at {url}"):
+        open_session(options(url))
+
+
+@pytest.mark.parametrize(
+    ("rest", "message"),
+    [
+        ((piece(event({"error": {"message": "out of memory", "code": 500}})) + END,), "failed: out of memory"),
+        ((piece(event({"object": "error", "message": "no more", "code": 500}) + DONE) + END,), "failed: no more"),
+        ((CLOSE,), "lost in the middle of the answer"),
+        ((piece(b"data: oops\n\n" + DONE) + END,), "not JSON: oops"),
+        ((piece(b"data: 5\n\n" + DONE) + END,), "failed: 5"),
+    ],
+)
+def test_what_breaks_in_mid_stream_is_an_error_after_the_good_part(rest: tuple[Step, ...], message: str) -> None:
+    found = drive(ScriptedOpenAi(after_one=rest), request())
+    assert found.requests.outcome == ("error",)
+    assert message in found.requests.error[0]
+    assert found.chunks.tokens.tolist() == [1]
+
+
+def test_facts_tell_the_server_and_the_endpoint() -> None:
+    with ScriptedServer(ScriptedOpenAi()) as server:
+        session = open_session(options(server.url))
+        facts = session.facts()
+        session.close()
+    assert (facts["owned_by"], facts["endpoint"], facts["connections_opened"]) == ("tensorrt_llm", "completions", 2)
