@@ -165,11 +165,13 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     plan = config.stash[BENCH].plan
     if plan is None:
         return []
+    from enginebench.builds.facts import concerns
     from enginebench.report.terminal import plan_lines
 
     not_applicable = {planned.cell.id: planned.not_applicable for planned in plan.cells if planned.not_applicable}
     ids = [planned.cell.id for planned in plan.cells]
-    return plan_lines(plan.build.name, ids, not_applicable, plan.left_out, plan.estimate_s)
+    lines = plan_lines(plan.build.name, ids, not_applicable, plan.left_out, plan.estimate_s)
+    return lines + [f"! {concern}" for concern in concerns(plan.build)]
 
 
 def _bench_items(items: Sequence[pytest.Item]) -> list[pytest.Function]:
