@@ -103,6 +103,59 @@ def test_pytest_benchmarks_own_file_carries_our_metrics(
     assert ttft["summary"]["p50"] > 0
 
 
+LOADS = """
+prompts: [你是谁？, Hello!]
+output_tokens: {mean: 6, stdev: 2}
+order: shuffled
+load:
+  - {kind: batch, sizes: 2}
+  - {kind: concurrency, levels: 2, requests: 8}
+  - {kind: rate, per_s: 40, arrival: gamma, burstiness: 0.5, requests: 8}
+rounds: 2
+"""
+
+
+def test_each_kind_of_load_is_measured_by_its_own_function(project: BenchProject) -> None:
+    project.write_scenario("loads", LOADS)
+    done = project.bench("--scenario", "loads", *ALL_PATHS[:6])
+    assert done.returncode == 0, output(done)
+    run = project.run()
+    labels = ("bs002", "c002", "r0040.00-gamma0.5")
+    # path by path, so that cells share engines, whichever function takes them
+    assert list(run.cells) == [
+        f"loads-{path}-stream-out0006sd2-{label}" for path in ("direct", "core", "ensemble") for label in labels
+    ]
+    rows = json.loads((project.runs()[-1] / "benchmark.json").read_text())["benchmarks"]
+    functions = {row["params"]["load"]: row["name"].partition("[")[0] for row in rows}
+    assert functions == dict(zip(labels, ("test_batch", "test_concurrency", "test_rate"), strict=True))
+    for cell_id, cell in run.cells.items():
+        slip = cell["metrics"]["slip"]["summary"]
+        assert slip["count"] == cell["requests"]
+        assert slip["min"] >= 0
+        assert any(cell["steady_window_s"]) == ("steady_requests_per_s" in cell["metrics"])
+        assert ("steady_requests_per_s" in cell["metrics"]) >= (cell["load"]["kind"] == "concurrency"), cell_id
+
+
+def test_every_path_gets_the_same_requests_at_the_same_times(project: BenchProject) -> None:
+    project.write_scenario("loads", LOADS)
+    assert project.bench("--scenario", "loads", *ALL_PATHS[:4], "-k", "gamma").returncode == 0
+    run = project.run()
+    asked = [
+        [
+            (
+                record.round_index,
+                (record.requests.intended_ns - record.started_ns).tolist(),
+                record.requests.requested_tokens.tolist(),
+                record.requests.prompt_tokens.tolist(),
+            )
+            for record in run.rounds(f"loads-{path}-stream-out0006sd2-r0040.00-gamma0.5")
+        ]
+        for path in ("direct", "core")
+    ]
+    assert asked[0] == asked[1]
+    assert len({tuple(offsets) for _, offsets, _, _ in asked[0]}) == 3  # new in each round
+
+
 def test_the_timed_rounds_hold_the_measured_windows(
     smoke: Smoke,
 ) -> None:

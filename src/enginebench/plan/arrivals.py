@@ -1,13 +1,13 @@
 """When the requests of an open loop leave: a pure function of the load and a generator. Standard library only.
 
-An arrival process of rate 1 is drawn once and stretched to the rate that was asked for, so that a ramp keeps the
-burstiness of its gaps. Nothing here knows when a round starts, or how it goes.
+A schedule holds exactly as many requests as its rate and its length make, so that what a round offers is what was asked
+for, and not what one draw of few arrivals happens to give. Nothing here knows when a round starts, or how it goes.
 """
 
 import math
 import random
-from collections.abc import Iterator
-from itertools import islice, takewhile
+from collections.abc import Sequence
+from itertools import accumulate
 
 from enginebench.plan import draws
 from enginebench.plan.load import Rate
@@ -16,49 +16,40 @@ from enginebench.plan.load import Rate
 def offsets_ns(load: Rate, source: random.Random) -> tuple[int, ...]:
     """When each request of a round leaves after its start, in order; at least one.
 
-    ``source`` decides random arrivals, and nothing else. With ``requests`` there are exactly so many, with
-    ``duration_s`` those that fall within it (the first one in any case).
+    ``source`` decides random arrivals, and nothing else.
     """
-    offsets_s = _trace(load) if load.arrival == "trace" else _drawn(load, source)
-    first = next(offsets_s)
-    if load.duration_s is not None:
-        end_s = load.duration_s
-        offsets_s = takewhile(lambda offset_s: offset_s < end_s, offsets_s)
-    if load.requests is not None:
-        offsets_s = islice(offsets_s, load.requests - 1)
-    return tuple(round(offset_s * 1e9) for offset_s in (first, *offsets_s))
+    offsets_s = _of_trace(load) if load.arrival == "trace" else [_time_s(load, at) for at in _positions(load, source)]
+    return tuple(round(offset_s * 1e9) for offset_s in offsets_s)
 
 
-def _trace(load: Rate) -> Iterator[float]:
-    return (time_s / load.speedup for time_s in load.times_s)
+def _of_trace(load: Rate) -> Sequence[float]:
+    end_s = math.inf if load.duration_s is None else load.duration_s
+    offsets_s = [time_s / load.speedup for time_s in load.times_s]
+    return [offset_s for offset_s in offsets_s if offset_s < end_s][: load.requests]
 
 
-def _drawn(load: Rate, source: random.Random) -> Iterator[float]:
-    return (_time_s(load, arrived) for arrived in _unit_arrivals(load, source))
+def _positions(load: Rate, source: random.Random) -> Sequence[float]:
+    """Arrivals at rate 1 between 0 and the number that is expected of the whole schedule.
 
-
-def _unit_arrivals(load: Rate, source: random.Random) -> Iterator[float]:
-    """Arrivals of rate 1, in equilibrium from the start: in any span of time their mean number is its length.
-
-    The way to the first arrival is what is left of a gap that is under way, which is longer than others: its density
-    is weighted with its length (Cox, "Renewal theory", 1962, 5.4). A constant schedule begins with an arrival.
+    A constant schedule begins with an arrival. Random gaps are laid around a circle that is turned by a random part:
+    exponential ones become a Poisson process of which the number of arrivals is known (places that are independent and
+    uniform), and no beginning is more or less crowded than what follows.
     """
+    expected = load.requests or load.level * load.length_s
     if load.arrival == "constant":
-        yield from map(float, range(2**53))
+        return range(max(1, math.ceil(expected - 1e-9)))
+    count = max(1, round(expected))
     shape = load.burstiness if load.arrival == "gamma" else 1.0
-    arrived = source.random() * draws.gamma(source, shape + 1) / shape
-    while True:
-        yield arrived
-        arrived += draws.exponential(source) if load.arrival == "poisson" else draws.gamma(source, shape) / shape
+    gaps = [draws.exponential(source) if shape == 1 else draws.gamma(source, shape) for _ in range(count)]
+    ends = list(accumulate(gaps))
+    turn, total = source.random(), ends[-1] or 1.0  # very bursty gaps may all be too small for a float
+    return sorted((end / total + turn) % 1.0 * expected for end in ends)
 
 
-def _time_s(load: Rate, arrived: float) -> float:
-    """When ``arrived`` requests are to have left: the inverse of the integral of the rate."""
+def _time_s(load: Rate, position: float) -> float:
+    """When ``position`` requests are to have left: the inverse of the integral of the rate."""
     if load.ramp_to_per_s is None:
-        return arrived / load.per_s
-    length_s, start, end = load.length_s, load.per_s, load.ramp_to_per_s
-    on_the_ramp = load.level * length_s
-    if arrived >= on_the_ramp:  # a count that is reached late: the rate stays where the ramp ended
-        return length_s + (arrived - on_the_ramp) / end
-    slope = (end - start) / length_s
-    return 2 * arrived / (start + math.sqrt(start * start + 2 * slope * arrived))
+        return position / load.per_s
+    slope = (load.ramp_to_per_s - load.per_s) / load.length_s
+    now_per_s = math.sqrt(max(0.0, load.per_s * load.per_s + 2 * slope * position))
+    return 2 * position / (load.per_s + now_per_s)
