@@ -51,15 +51,18 @@ def _add_show(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     show = kinds.add_parser("show", help="what an engine directory is, without loading it")
     show.add_argument("build", metavar="BUILD", help="a directory, or NAME=DIR[,python=PATH][,…] as for --build")
     show.add_argument("--json", action="store_true", help="as one JSON object")
+    show.add_argument("--check", action="store_true", help="ask its interpreter for the versions that it has, too")
     show.set_defaults(run=_show)
 
 
 def _show(options: argparse.Namespace) -> None:
     from enginebench.builds.facts import build_json, build_text
+    from enginebench.builds.installed import installed_versions
     from enginebench.run.builds import parse_build
 
     build = parse_build(options.build)
-    print(_json(build_json(build)) if options.json else build_text(build), end="")
+    installed = installed_versions(build.launcher) if options.check else None
+    print(_json(build_json(build, installed)) if options.json else build_text(build, installed), end="")
 
 
 def _add_diff(kinds: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -1,6 +1,8 @@
 """Two builds are told apart in words, and by nothing that makes no other engine."""
 
 import json
+import platform
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +95,8 @@ def test_the_commands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "\n  max_seq_len 2048\n" in capsys.readouterr().out
     assert main(["build", "show", "--json", str(tmp_path / "a")]) == 0
     assert json.loads(capsys.readouterr().out)["limits"]["max_batch_size"] == 8
+    assert main(["build", "show", "--check", f"a={tmp_path / 'a'},python={sys.executable}"]) == 0
+    assert f"    python {platform.python_version()}\n" in capsys.readouterr().out
     assert main(["build", "show", str(tmp_path / "c")]) == 1
     assert "is no directory" in capsys.readouterr().err
 
@@ -118,6 +122,7 @@ def test_concerns_are_said_before_anything_is_loaded(tmp_path: Path) -> None:
     assert "built by TensorRT-LLM 0.16.0" in foreign
     assert "has 0.12.0" in foreign
     assert concerns(build, {"tensorrt_llm": "0.16.0"}) == (static,)
+    assert "has no tensorrt_llm" in concerns(build, {"python": "3.12.3"})[1]
     assert build_json(build)["concerns"] == [static]
 
 

@@ -42,7 +42,7 @@ def build_facts(build: Build) -> Facts:
     }
 
 
-def build_json(build: Build) -> dict[str, Any]:
+def build_json(build: Build, installed: Mapping[str, str] | None = None) -> dict[str, Any]:
     """``build`` as one JSON object: its facts, where it lies, who loads it, and what there is to worry about."""
     return {
         "schema": "enginebench/build/1",
@@ -51,15 +51,17 @@ def build_json(build: Build) -> dict[str, Any]:
         "fingerprint": build.fingerprint,
         "launcher": list(build.launcher),
         "tokenizer": str(build.tokenizer) if build.tokenizer else None,
+        "installed": dict(installed) if installed is not None else None,
         **build_facts(build),
-        "concerns": list(concerns(build)),
+        "concerns": list(concerns(build, installed)),
     }
 
 
-def build_text(build: Build) -> str:
+def build_text(build: Build, installed: Mapping[str, str] | None = None) -> str:
     """``build`` as lines for a terminal; what is not known is left out."""
     lines = [f"{build.name}: {build.directory}", f"  fingerprint {build.fingerprint}"]
     lines.append(f"  loaded by {' '.join(build.launcher)}")
+    lines += [f"    {name} {version}" for name, version in (installed or {}).items()]
     if build.kind != "reference":
         lines.append(f"  tokenizer {build.tokenizer or 'none found: give --tokenizer DIR'}")
     for section, values in build_facts(build).items():
@@ -67,7 +69,7 @@ def build_text(build: Build) -> str:
         if known:
             lines.append(f"{section}:")
             lines += [f"  {key} {value_text(key, value)}" for key, value in known.items()]
-    return "\n".join(lines + [f"! {concern}" for concern in concerns(build)]) + "\n"
+    return "\n".join(lines + [f"! {concern}" for concern in concerns(build, installed)]) + "\n"
 
 
 def concerns(build: Build, installed: Mapping[str, str] | None = None) -> tuple[str, ...]:
@@ -79,6 +81,8 @@ def concerns(build: Build, installed: Mapping[str, str] | None = None) -> tuple[
     if build.inflight_off:
         found.append(f"In-flight batching cannot be used ({build.inflight_off}): requests run in static batches.")
     here = (installed or {}).get("tensorrt_llm")
+    if installed is not None and here is None and build.kind != "reference":
+        found.append(f"{' '.join(build.launcher)} has no tensorrt_llm: name an interpreter that has with python=….")
     if here and build.kind == "tensorrt_llm" and build.version and here != build.version:
         found.append(
             f"The engine was built by TensorRT-LLM {build.version}, and {' '.join(build.launcher)} has {here}, whose "

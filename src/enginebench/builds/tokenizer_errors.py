@@ -14,16 +14,16 @@ _MEANINGS = (
     (
         r"Tokenizer class (\w+) does not exist",
         (
-            "{where} is of class {found}, which transformers does not have because it is Python of the checkpoint's own "
-            "(for ChatGLM: tokenization_chatglm.py): copy that file beside tokenizer_config.json, read it, and pass "
-            "--trust-remote-code."
+            "{where} is of class {found}, which transformers does not have because it is Python of the "
+            "checkpoint's own (for ChatGLM: tokenization_chatglm.py): copy that file beside tokenizer_config.json, "
+            "read it, and pass --trust-remote-code."
         ),
     ),
     (
         r"does not appear to have a file named (\S+\.py)\b",
         (
-            "{where} is Python of the checkpoint's own, and {found} is missing: copy that file there from the checkpoint, "
-            "read it, and pass --trust-remote-code."
+            "{where} is Python of the checkpoint's own, and {found} is missing: copy that file there from the "
+            "checkpoint, read it, and pass --trust-remote-code."
         ),
     ),
     (
@@ -33,8 +33,9 @@ _MEANINGS = (
     (
         r"'?(pad_token|eos_token|unk_token)\w*'? .*has no setter|can't set attribute '?(\w*)",
         (
-            "{where} has Python of its own that computes {found}, which transformers {version} sets ({message}): install "
-            "the release that its config.json names as transformers_version under {who}, or name another python=PATH."
+            "{where} has Python of its own that computes {found}, which transformers {version} sets ({message}): "
+            "install the release that its config.json names as transformers_version under {who}, or name "
+            "another python=PATH."
         ),
     ),
     (
