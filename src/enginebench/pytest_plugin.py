@@ -20,6 +20,7 @@ from enginebench.plan.selection import DEFAULT_SET, Selection, load_selection
 
 if TYPE_CHECKING:
     from enginebench.run.campaign import Campaign
+    from enginebench.run.clients import ShardCount
     from enginebench.run.plan import Plan
 
 PARAMETERS = ("scenario", "path", "streaming", "output_tokens", "load")
@@ -33,6 +34,7 @@ class Bench:
     expansion: Expansion = field(default_factory=lambda: Expansion(cells=(), left_out={}))
     error: EnginebenchError | None = None
     plan: "Plan | None" = None
+    shards: "ShardCount" = 1
     campaign: "Campaign | None" = None  # made when the first cell runs
 
 
@@ -80,6 +82,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--triton-url",
         metavar="URL",
         help="send the server paths to this running Triton server, e.g. http://127.0.0.1:8000, instead of starting one",
+    )
+    group.addoption(
+        "--shards",
+        default="1",
+        metavar="N",
+        help="client processes that each load of a server path is divided over, started together and merged into one "
+        "result; or mpi: one on every MPI rank of mpiexec -n RANKS python -m mpi4py.futures -m pytest ... (default: 1)",
     )
 
 
@@ -149,12 +158,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
     from enginebench.builds.tokenizer import open_tokenizer
     from enginebench.run.builds import build_from_option
+    from enginebench.run.clients import read_shards
     from enginebench.run.plan import make_plan
 
     assert bench.selection is not None
     if config.option.rounds is not None and config.option.rounds < 1:
         raise EnginebenchError(f"--rounds {config.option.rounds} is not possible; give 1 or more.")
     option = config.option
+    bench.shards = read_shards(option.shards, cells)
     build = build_from_option(option.build, config.rootpath, option.tokenizer, option.trust_remote_code)
     return make_plan(
         build, open_tokenizer(build), bench.selection, cells, bench.expansion.left_out, config.option.rounds
@@ -250,6 +261,7 @@ def _campaign(config: pytest.Config) -> "Campaign":
             root=config.rootpath,
             command=["pytest", *config.invocation_params.args],
             url=config.option.triton_url,
+            shards=bench.shards,
         )
         if not config.option.benchmark_json:
             _write_benchmark_json_to(config, bench.campaign.directory / "benchmark.json")

@@ -30,8 +30,11 @@ class RankCrew:
 
     def __init__(self, log_path: Path):
         """Raises WorkerError where there are no ranks. ``log_path``: must be writable on every host."""
+        require_ranks()
+        from mpi4py.futures import MPIPoolExecutor
+
         self._log_path = log_path
-        self._executor = _executor()
+        self._executor = MPIPoolExecutor(main=False)
         self.size: int = self._executor.num_workers
         self._boot_id = clock_of_this_host().boot_id
         self._pids: list[int] = []
@@ -64,20 +67,20 @@ class RankCrew:
             self._executor.shutdown()
 
 
-def _executor() -> Any:
+def require_ranks() -> None:
+    """Raise WorkerError when this process is not the first of several that ``mpi4py.futures`` holds together."""
     how = f"start it as mpiexec -n 5 python -m {LAUNCHER} -m pytest ..., which gives 4 shards"
     if LAUNCHER not in sys.orig_argv:
         raise WorkerError(f"Shards on MPI ranks need ranks, and this process was not started with them: {how}.")
     try:
         from mpi4py import MPI
-        from mpi4py.futures import MPIPoolExecutor, get_comm_workers  # noqa: F401 - the latter came with mpi4py 4
+        from mpi4py.futures import get_comm_workers  # noqa: F401 - came with mpi4py 4
     except (ImportError, RuntimeError) as error:
         raise WorkerError(
             f"Shards on MPI ranks need mpi4py 4 and an MPI ({error}): install enginebench[mpi]."
         ) from error
     if MPI.COMM_WORLD.Get_size() < 2:
         raise WorkerError(f"There is no MPI rank for a shard beside the harness's own: {how}.")
-    return MPIPoolExecutor(main=False)
 
 
 # --- On a rank -------------------------------------------------------------------------------------------------------

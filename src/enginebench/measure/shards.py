@@ -89,9 +89,9 @@ class Shards:
         return cls(LocalCrew(count, log_path))
 
     @property
-    def pid(self) -> int:
-        """The process id of one of the shards."""
-        return self.pids[0]
+    def size(self) -> int:
+        """How many shards there are."""
+        return self._crew.size
 
     @property
     def pids(self) -> Sequence[int]:

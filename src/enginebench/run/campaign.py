@@ -20,6 +20,7 @@ from enginebench.report.page import write_report
 from enginebench.report.terminal import headline
 from enginebench.run.cell import CellRun, cell_result, unmeasured_result
 from enginebench.run.client_check import ClientCheck
+from enginebench.run.clients import ShardCount
 from enginebench.run.plan import Plan, PlannedCell
 from enginebench.run.progress import Progress
 from enginebench.run.sessions import Sessions
@@ -29,7 +30,7 @@ from enginebench.store import RunStore
 class Campaign:
     """One run: opens cells, keeps their results, and closes what it opened."""
 
-    def __init__(self, plan: Plan, root: Path, command: Sequence[str], url: str | None = None):
+    def __init__(self, plan: Plan, root: Path, command: Sequence[str], url: str | None = None, shards: ShardCount = 1):
         self._plan = plan
         self._planned = {planned.cell.id: planned for planned in plan.cells}
         self._tokenizer = open_tokenizer(plan.build)
@@ -38,7 +39,7 @@ class Campaign:
         self._telemetry = Telemetry()
         self._telemetry.start()
         self._sessions = Sessions(
-            plan.build, self._store.directory, self._telemetry, connections=plan.connections, url=url
+            plan.build, self._store.directory, self._telemetry, connections=plan.connections, url=url, shards=shards
         )
         self._client_check = ClientCheck(self._store.directory / "logs", plan.build.python)
         self.measured = 0

@@ -9,9 +9,9 @@ from enginebench.measure.findings import failure, findings
 from enginebench.measure.metrics import cell_metrics
 from enginebench.measure.records import RoundRecord
 from enginebench.measure.windows import steady_window_ns
-from enginebench.measure.worker_process import Worker
 from enginebench.plan.load import Trim, load_to_json
 from enginebench.plan.prompts import round_requests
+from enginebench.run.clients import Client
 from enginebench.run.plan import PlannedCell
 from enginebench.run.progress import Progress
 
@@ -22,7 +22,7 @@ STALL_TIMEOUT_S = 30.0
 class CellRun:
     """The rounds of one cell. ``prepare`` and ``run`` take turns; everything but ``run`` lies outside timed calls."""
 
-    def __init__(self, planned: PlannedCell, worker: Worker, tokenizer: Tokenizer, progress: Progress):
+    def __init__(self, planned: PlannedCell, worker: Client, tokenizer: Tokenizer, progress: Progress):
         self._planned = planned
         self._worker = worker
         self._tokenizer = tokenizer
