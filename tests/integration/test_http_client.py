@@ -10,10 +10,10 @@ import pytest
 from enginebench.clock import now_ns
 from enginebench.errors import SessionError
 from enginebench.runtimes import sse
+from enginebench.runtimes.answers import EVENT_STREAM, JSON, explain
 from enginebench.runtimes.base import Arrival
 from enginebench.runtimes.http_client import HttpClient
 from enginebench.runtimes.http_connection import Address, Outgoing
-from enginebench.runtimes.answers import EVENT_STREAM, JSON, explain
 from tests.support.scripted_server import (
     CLOSE,
     END,

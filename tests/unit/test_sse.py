@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enginebench.runtimes.sse import DONE, Event, Read, events
+from enginebench.runtimes.sse import DONE, Event, Read, _split_any, events, split
 
 EVENTS = st.lists(
     st.one_of(
@@ -53,6 +53,16 @@ def test_any_split_gives_the_same_events_stamped_when_complete(
             if arrived >= complete_at:
                 break
         assert event.stamp_ns == read.stamp_ns
+
+
+PLAIN = st.lists(
+    st.sampled_from([b"data: a\n\n", b"data: \n\n", b"data: data: x\n\n", b"data: [DONE]\n\n", b"\n"]), max_size=6
+)
+
+
+@given(PLAIN.map(b"".join))
+def test_the_short_way_and_the_long_way_agree(body: bytes) -> None:
+    assert split(body) == _split_any(body)
 
 
 def one_read(body: bytes) -> list[str]:
