@@ -12,6 +12,7 @@ from pathlib import Path
 
 from enginebench import __version__
 from enginebench.build_cli import add_build
+from enginebench.doctor_cli import add_doctor
 from enginebench.errors import EnginebenchError
 
 
@@ -32,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"enginebench {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_build(commands)
+    add_doctor(commands)
     _add_serve(commands)
     _add_report(commands)
     _add_calibrate(commands)
@@ -154,12 +156,13 @@ def _add_schema(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 def _schema(options: argparse.Namespace) -> None:
     from enginebench.plan.scenario import schema
+    from enginebench.store import write_text
 
     text = json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
     if options.out is None:
         print(text, end="")
     else:
-        options.out.write_text(text, encoding="utf-8")
+        write_text(options.out, text)
 
 
 if __name__ == "__main__":

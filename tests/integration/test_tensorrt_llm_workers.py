@@ -3,11 +3,9 @@
 import os
 import stat
 import sys
-import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import numpy as np
 import psutil
 import pytest
 
@@ -17,10 +15,8 @@ from enginebench.measure.worker_process import Worker
 from enginebench.measure.world import World
 from enginebench.plan.load import Batch
 from enginebench.plan.requests import Request, Sampling
-from tests.support.trtllm import install
+from tests.support.interpreters import make_interpreter
 from tests.support.trtllm.strict import VIOLATIONS_FILE
-
-ROOT = Path(__file__).parents[2]
 
 # Starts the ranks, gives standard input to nobody, ends when one fails: what mpirun does, as far as a worker can tell.
 MPIRUN = f"""#!{sys.executable}
@@ -40,20 +36,8 @@ sys.exit(max(map(abs, codes)))
 
 @pytest.fixture
 def interpreter(tmp_path: Path) -> Callable[[str], str]:
-    """Make a virtual environment with numpy and the stand-in of a version, and nothing else."""
-
-    def make(version: str) -> str:
-        place = tmp_path / f"venv-{version}"
-        venv.create(place, with_pip=False, symlinks=True)
-        (packages,) = place.glob("lib/python*/site-packages")
-        numpy = Path(np.__file__).parent
-        for part in (numpy, numpy.with_name("numpy.libs")):
-            if part.exists():
-                (packages / part.name).symlink_to(part)
-        install.write(version, packages, ROOT)
-        return str(place / "bin" / "python")
-
-    return make
+    """Make a virtual environment with a version of the stand-in."""
+    return lambda version: make_interpreter(tmp_path / f"venv-{version}", version)
 
 
 @pytest.fixture

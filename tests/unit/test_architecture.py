@@ -22,7 +22,8 @@ STOREYS = [
     {"store", "worker"},
     {"report"},
     {"run"},
-    {"build_cli"},
+    {"doctor"},
+    {"build_cli", "doctor_cli"},
     {"cli", "pytest_plugin"},
 ]
 # Doors between two rooms of one storey.

@@ -43,16 +43,15 @@ ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THRE
 
 # The build's interpreter need not have enginebench, and must not see the harness's other packages (its numpy is built
 # for another Python): so no PYTHONPATH, but this one package, from where it lies.
-_BOOTSTRAP = """\
+PACKAGE_BOOTSTRAP = """\
 import importlib.util, sys
 sys.path[:] = [entry for entry in sys.path if entry]
 place = sys.argv[1]
 spec = importlib.util.spec_from_file_location("enginebench", place + "/__init__.py", submodule_search_locations=[place])
 sys.modules["enginebench"] = package = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(package)
-from enginebench.worker import main
-main()
 """
+_BOOTSTRAP = f"{PACKAGE_BOOTSTRAP}from enginebench.worker import main\nmain()\n"
 
 
 class Worker:

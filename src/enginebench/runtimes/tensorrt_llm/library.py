@@ -13,6 +13,9 @@ from typing import Any
 
 from enginebench.errors import SessionError
 
+FIELDS = ("model_fields", "__pydantic_fields__", "__dataclass_fields__")
+"""Where a class keeps its fields, if it is a pydantic model or a dataclass."""
+
 
 def load() -> ModuleType:
     """Import tensorrt_llm. Raises SessionError when it is missing, or breaks while it is imported."""
@@ -60,7 +63,7 @@ def accepted(target: type) -> frozenset[str]:
     From the fields of a pydantic model or a dataclass; a class of the C++ bindings has none, nor a signature, but
     properties of the same names.
     """
-    for fields in ("model_fields", "__pydantic_fields__", "__dataclass_fields__"):
+    for fields in FIELDS:
         if has(target, fields):
             return frozenset(getattr(target, fields))
     return frozenset(name for name in dir(target) if not name.startswith("_"))

@@ -1,0 +1,175 @@
+"""``enginebench doctor``: what this machine has, what would drive a build, and what would not work.
+
+Looks into the build's own interpreter in a child process. With a build it also runs a canary of two tokens, and keeps
+everything as a bundle for a bug report. It repairs nothing.
+"""
+
+import json
+import subprocess
+import sys
+import zipfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import enginebench
+from enginebench.builds.build import Build
+from enginebench.builds.facts import build_facts
+from enginebench.environment import environment
+from enginebench.errors import EnginebenchError, ServerError, WorkerError
+from enginebench.measure.worker_process import PACKAGE_BOOTSTRAP, Worker
+from enginebench.plan.load import Batch
+from enginebench.plan.requests import Request, Sampling
+from enginebench.run.direct import runtime_of, world_of
+
+INSPECT_TIMEOUT_S = 300.0  # tensorrt_llm takes its time to import
+CANARY_STALL_S = 120.0
+CANARY = Request(0, "", (1, 2, 3), 2, True, Sampling())
+
+_INSPECT = f"{PACKAGE_BOOTSTRAP}from enginebench.runtimes.tensorrt_llm.inspection import main\nmain()\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report; ``ok`` None: a fact that is neither good nor bad."""
+
+    section: str
+    text: str
+    ok: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What was found, as lines and as data."""
+
+    findings: Sequence[Finding]
+    data: dict[str, Any]
+
+    @property
+    def works(self) -> bool:
+        """Whether nothing was found that keeps a build from running."""
+        return all(finding.ok is not False for finding in self.findings)
+
+    def text(self) -> str:
+        """For a terminal: sections with a mark before each line."""
+        lines: list[str] = []
+        section = ""
+        for finding in self.findings:
+            if finding.section != section:
+                section = finding.section
+                lines += ["", section] if lines else [section]
+            mark = {None: " ", True: "+", False: "!"}[finding.ok]
+            lines.append(f"  {mark} {finding.text}")
+        return "\n".join(lines) + "\n"
+
+
+def examine(build: Build | None, scratch: Path) -> Report:
+    """Look at the machine, and at ``build`` if there is one; logs of what is started land in ``scratch``."""
+    found = environment()
+    interpreter = build.launcher if build else (sys.executable,)
+    options = runtime_of(build)[1] if build and build.kind != "reference" else None
+    inside = inspect_interpreter(interpreter, options)
+    findings = [*_machine(found), *_triton(), *_interpreter(inside, needed=options is not None)]
+    data: dict[str, Any] = {"environment": found, "interpreter": inside, "build": None, "canary": None}
+    if build:
+        canary = run_canary(build, scratch)
+        findings += _build(build, inside, canary)
+        data |= {"build": build_facts(build), "canary": canary}
+    return Report(findings, data)
+
+
+def inspect_interpreter(launcher: Sequence[str], options: dict[str, Any] | None) -> dict[str, Any]:
+    """What the interpreter has; ``error`` says when it cannot even be asked."""
+    place = str(Path(enginebench.__file__).parent)
+    command = [*launcher, "-c", _INSPECT, place, json.dumps(options)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=INSPECT_TIMEOUT_S, check=False)
+        found: dict[str, Any] = json.loads(done.stdout)
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return {"error": f"{' '.join(launcher)} cannot be asked ({error})"}
+    except ValueError:
+        last = done.stderr.strip().splitlines()[-1:] or ["it said nothing"]
+        return {"error": f"{' '.join(launcher)} ended with status {done.returncode} ({last[0]})"}
+    return found
+
+
+def run_canary(build: Build, scratch: Path) -> dict[str, Any]:
+    """Load ``build`` as a run would and ask for two tokens; ``error`` is None when they came."""
+    runtime, options = runtime_of(build)
+    log = scratch / "canary.log"
+    try:
+        worker = Worker.start(build.launcher, log, world=world_of(build))
+        try:
+            facts = worker.open(runtime, options)
+            worker.prepare([CANARY], load=Batch(1), round_index=0, warmup=False, stall_timeout_s=CANARY_STALL_S)
+            worker.run()
+            record = worker.fetch()
+        finally:
+            worker.close()
+    except EnginebenchError as error:
+        return {"error": str(error), "facts": None, "token_ids": None}
+    (outcome,), (why,) = record.requests.outcome, record.requests.error
+    error_text = None if outcome == "ok" else f"the canary ended with {outcome} {why}".strip()
+    return {"error": error_text, "facts": dict(facts), "token_ids": record.chunks.token_ids.tolist()}
+
+
+def write_bundle(report: Report, scratch: Path, place: Path) -> None:
+    """Write report, data and logs as a zip file. Raises WorkerError when it cannot be written."""
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as bundle:
+            bundle.writestr("report.txt", report.text())
+            bundle.writestr("report.json", json.dumps(report.data, indent=2, default=str))
+            for log in sorted(scratch.glob("*.log")):
+                bundle.write(log, log.name)
+    except OSError as error:
+        raise WorkerError(f"{place} cannot be written ({error.strerror}): name another place with --bundle.") from error
+
+
+def _machine(found: dict[str, Any]) -> list[Finding]:
+    gpus = [f"GPU {gpu.get('name')}, driver {gpu.get('driver', 'unknown')}" for gpu in found["gpus"] or []]
+    return [
+        Finding("Machine", f"{found['os']}, kernel {found['kernel']}, {found['cpu']['usable_cores']} cores"),
+        Finding("Machine", f"Python {found['python']} ({found['python_executable']})"),
+        *(Finding("Machine", text) for text in gpus or [str(found["gpu_reason"])]),
+    ]
+
+
+def _triton() -> list[Finding]:
+    from enginebench.server.embedded import find_embedded
+
+    try:
+        find_embedded()
+    except ServerError as error:
+        return [Finding("Triton", str(error))]
+    return [Finding("Triton", "the embedded server can be started", ok=True)]
+
+
+def _interpreter(inside: dict[str, Any], *, needed: bool) -> list[Finding]:
+    if "packages" not in inside:
+        return [Finding("Interpreter", inside["error"], ok=False)]
+    section = f"Interpreter {inside['executable']}"
+    packages = ", ".join(f"{name} {version or '-'}" for name, version in inside["packages"].items())
+    findings = [Finding(section, f"Python {inside['python']}: {packages}")]
+    if inside["error"]:
+        return [*findings, Finding(section, inside["error"], ok=False if needed else None)]
+    signatures = inside["signatures"]
+    against = f"tensorrt_llm {signatures['installed']}, held against what is known of {signatures['held_against']}"
+    changed = [Finding(section, each) for each in signatures["differences"]]
+    summary = f"{against}: {len(changed) or 'no'} differences"
+    return [*findings, Finding(section, summary, ok=None if changed else True), *changed]
+
+
+def _build(build: Build, inside: dict[str, Any], canary: dict[str, Any]) -> list[Finding]:
+    section = f"Build {build.name}"
+    about = f"{build.directory}: {build.kind} {build.version or ''} {build.architecture} {build.dtype}"
+    findings = [Finding(section, " ".join(about.split()))]
+    if build.inflight_off:
+        findings.append(Finding(section, f"in-flight batching cannot be used: {build.inflight_off}"))
+    if choice := inside.get("choice"):
+        text = f"adapter {choice['adapter'] or 'none'}: {choice['why']}"
+        findings.append(Finding(section, text, ok=choice["adapter"] is not None))
+    if canary["error"]:
+        return [*findings, Finding(section, canary["error"], ok=False)]
+    return [*findings, Finding(section, f"a canary of two tokens came back: {canary['token_ids']}", ok=True)]
