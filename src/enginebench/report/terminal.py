@@ -16,13 +16,14 @@ from enginebench.report import trust
 from enginebench.store import load_run
 
 NO_VALUE = "—"
+MIN_WIDTH = 150
+"""Lines that a narrow terminal breaks can still be read; numbers that are cut off cannot."""
 COLUMNS = (
     ("TTFT", "ttft", "ms"),
     ("TPOT", "tpot", "ms"),
     ("E2E", "e2e_latency", "ms"),
     ("output", "output_tokens_per_s", "tokens/s"),
 )
-STEADY = ("steady", "steady_output_tokens_per_s", "tokens/s")
 
 
 def plan_lines(
@@ -49,7 +50,8 @@ def summary_text(run_dir: Path, *, width: int, colour: bool) -> str:
     """The table of all cells of a stored run, what became of the others, and where the page is."""
     run = load_run(run_dir).data
     target = io.StringIO()
-    console = Console(file=target, width=max(width, 110), force_terminal=colour, no_color=not colour, highlight=False)
+    wide = max(width, MIN_WIDTH)
+    console = Console(file=target, width=wide, force_terminal=colour, no_color=not colour, highlight=False)
     console.print(_title(run))
     console.print(_table(run))
     console.print("p50 over the requests of all measured rounds; tokens/s over their wall time.", style="dim")
@@ -73,9 +75,7 @@ def _title(run: Mapping[str, Any]) -> Text:
 def _table(run: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column("cell", no_wrap=True)
-    steady = any(_value(cell, *STEADY[1:]) != NO_VALUE for cell in run["cells"].values())
-    columns = (*COLUMNS, STEADY) if steady else COLUMNS
-    for title, _, unit in columns:
+    for title, _, unit in COLUMNS:
         table.add_column(f"{title}\n{unit}", justify="right", no_wrap=True)
     table.add_column("slip\nmax ms", justify="right", no_wrap=True)
     table.add_column("peak\nmemory", justify="right", no_wrap=True)
@@ -87,7 +87,7 @@ def _table(run: Mapping[str, Any]) -> Table:
         elif cell["status"] != "measured":
             table.add_row(cell_id, cell["status"].replace("_", " "))
         else:
-            values = [_value(cell, name, unit, with_unit=False) for _, name, unit in columns]
+            values = [_value(cell, name, unit, with_unit=False) for _, name, unit in COLUMNS]
             table.add_row(cell_id, *values, _slip(cell), _memory(cell["memory"]), trust.error_words(cell) or NO_VALUE)
     return table
 
