@@ -1,0 +1,54 @@
+"""``pytest bench/`` on TensorRT-LLM builds, each in its own interpreter, with the stand-in for the library."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.support.bench_project import ROOT, BenchProject
+from tests.support.engine_dirs import current_config, write_current
+from tests.support.interpreters import make_interpreter
+
+SCENARIO = """
+description: Two short answers.
+prompts: [a letter, and another]
+output_tokens: [8]
+batch_sizes: [2]
+streaming: [true]
+rounds: 2
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> BenchProject:
+    project = BenchProject.make(tmp_path / "project")
+    project.write_scenario("tiny", SCENARIO)
+    return project
+
+
+def option(tmp_path: Path, name: str, version: str) -> str:
+    engine = write_current(tmp_path / name, current_config(version))
+    tokenizer = tmp_path / f"tokenizer-{name}"
+    tokenizer.mkdir()
+    (tokenizer / "standin.json").write_text(json.dumps({}))
+    python = make_interpreter(tmp_path / f"venv-{name}", version)
+    (packages,) = (tmp_path / f"venv-{name}").glob("lib/python*/site-packages")
+    shutil.copytree(ROOT / "tests/support/standins/transformers", packages / "transformers")
+    return f"{name}={engine},python={python},tokenizer={tokenizer}"
+
+
+@pytest.mark.parametrize(("version", "adapter"), [("0.13.0", "executor"), ("1.2.0rc2", "llm_api")])
+def test_an_engine_is_measured_in_its_own_interpreter(
+    project: BenchProject, tmp_path: Path, version: str, adapter: str
+) -> None:
+    done = project.bench("--build", option(tmp_path, "fp16", version), "--scenario", "tiny", "--path", "direct")
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = project.run()
+    (cell,) = run.data["cells"].values()
+    assert cell["status"] == "measured"
+    assert cell["metrics"]["ttft"]["summary"]["p50"] > 0
+    (session,) = run.data["sessions"]
+    assert session["facts"]["adapter"] == adapter
+    assert session["facts"]["tensorrt_llm"] == version
+    assert session["facts"]["settings"]["kv_cache_reuse"] is False
