@@ -23,7 +23,8 @@ venv: $(VENV)/.complete
 
 $(VENV)/.complete: pyproject.toml scripts/find-python
 	@echo "Setting up $(VENV) (about two minutes the first time)"
-	@python="$$(PYTHON='$(PYTHON)' scripts/find-python)" && "$$python" -m venv --clear $(VENV)
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || \
+	    { python="$$(PYTHON='$(PYTHON)' scripts/find-python)" && "$$python" -m venv --clear $(VENV); }
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[embedded,dev]'
 	@touch $@
 

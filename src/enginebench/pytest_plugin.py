@@ -4,6 +4,7 @@ One item measures one cell; one round of pytest-benchmark is one pass over the c
 Verdicts are not given here: items report, ``enginebench`` commands decide.
 """
 
+import signal
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,6 +95,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[BENCH] = Bench()
+    config.addinivalue_line("filterwarnings", "ignore:Benchmark fixture was not used")  # said of cells that failed
     config.addinivalue_line("markers", f"loads(*kinds): measure only cells with these loads ({', '.join(KINDS)})")
 
 
@@ -160,12 +162,15 @@ def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
     from enginebench.run.builds import build_from_option
     from enginebench.run.clients import read_shards
     from enginebench.run.plan import make_plan
+    from enginebench.run.sessions import check_attached
 
     assert bench.selection is not None
     if config.option.rounds is not None and config.option.rounds < 1:
         raise EnginebenchError(f"--rounds {config.option.rounds} is not possible; give 1 or more.")
     option = config.option
     bench.shards = read_shards(option.shards, cells)
+    if option.triton_url is not None:
+        check_attached(option.triton_url, [cell.path for cell in cells])
     build = build_from_option(option.build, config.rootpath, option.tokenizer, option.trust_remote_code)
     return make_plan(
         build, open_tokenizer(build), bench.selection, cells, bench.expansion.left_out, config.option.rounds
@@ -219,18 +224,17 @@ def measure(  # noqa: PLR0917 - pytest-benchmark groups by scalar parameters, so
 
 
 def _measure(config: pytest.Config, benchmark: Any, cell: Cell) -> None:
-    campaign = _campaign(config)
-    reason = campaign.not_applicable(cell)
-    if reason:
-        pytest.skip(f"not applicable: {reason}")
-    benchmark.group = f"{cell.scenario} {cell.shape}"
     capture = config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():  # for the live line
+    with capture.global_and_fixture_disabled():  # for the live line, which looks for a terminal when it is made
+        campaign = _campaign(config)
+        benchmark.group = f"{cell.scenario} {cell.shape}"
         benchmark.has_error = True  # keeps a cell that breaks, or Ctrl-C, out of pytest-benchmark's file
         try:
+            if reason := campaign.not_applicable(cell):
+                pytest.skip(f"not applicable: {reason}")
             result = _time(campaign, benchmark, cell)
         except EnginebenchError as error:
-            pytest.fail(str(error), pytrace=False)
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
         benchmark.has_error = False
     benchmark.extra_info.update(schema="enginebench/cell/1", **result)
 
@@ -244,28 +248,38 @@ def _time(campaign: "Campaign", benchmark: Any, cell: Cell) -> dict[str, Any]:
 
 
 def pytest_report_teststatus(report: Any, config: pytest.Config) -> tuple[str, str, str] | None:
-    """No dot for a measured cell: it has a line of its own already."""
-    if config.stash[BENCH].campaign is not None and report.when == "call" and report.passed:
-        return "passed", "", ""
+    """No dot and no F for a cell: it has a line of its own already."""
+    if config.stash[BENCH].campaign is not None and report.when == "call" and report.outcome in {"passed", "failed"}:
+        return report.outcome, "", ""
     return None
 
 
 def _campaign(config: pytest.Config) -> "Campaign":
-    from enginebench.run.campaign import Campaign
-
     bench = config.stash[BENCH]
     if bench.campaign is None:
-        assert bench.plan is not None
-        bench.campaign = Campaign(
-            bench.plan,
-            root=config.rootpath,
-            command=["pytest", *config.invocation_params.args],
-            url=config.option.triton_url,
-            shards=bench.shards,
-        )
-        if not config.option.benchmark_json:
-            _write_benchmark_json_to(config, bench.campaign.directory / "benchmark.json")
+        try:
+            bench.campaign = _start(config, bench)
+        except EnginebenchError as error:
+            raise pytest.exit.Exception(str(error), returncode=pytest.ExitCode.USAGE_ERROR) from None
     return bench.campaign
+
+
+def _start(config: pytest.Config, bench: Bench) -> "Campaign":
+    from enginebench.run.campaign import Campaign
+
+    assert bench.plan is not None
+    campaign = Campaign(
+        bench.plan,
+        root=config.rootpath,
+        command=["pytest", *config.invocation_params.args],
+        url=config.option.triton_url,
+        shards=bench.shards,
+    )
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a cancelled CI job and a closed terminal end as Ctrl-C does
+        signal.signal(number, signal.default_int_handler)
+    if not config.option.benchmark_json:
+        _write_benchmark_json_to(config, campaign.directory / "benchmark.json")
+    return campaign
 
 
 def _write_benchmark_json_to(config: pytest.Config, path: Path) -> None:
@@ -286,9 +300,17 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
             asked_for = session.config.option.benchmark_json
             if asked_for and Path(asked_for).is_file():
                 copyfile(asked_for, bench.campaign.directory / "benchmark.json")
-            bench.campaign.close(interrupted=session.exitstatus == pytest.ExitCode.INTERRUPTED)
+            _close(session, bench.campaign)
         if bench.plan is not None and session.exitstatus == pytest.ExitCode.OK and not _measured(bench):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _close(session: pytest.Session, campaign: "Campaign") -> None:
+    try:
+        campaign.close()
+    except EnginebenchError as error:
+        session.config.stash[BENCH].error = error  # for the summary
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 @pytest.hookimpl(wrapper=True)
@@ -309,6 +331,8 @@ def _write_summary(terminal: pytest.TerminalReporter, bench: Bench) -> None:
         terminal.write_line("No cell was measured.", red=True)
         return
     terminal.write(summary_text(bench.campaign.directory, width=terminal._tw.fullwidth, colour=terminal.hasmarkup))
+    if bench.error is not None:
+        terminal.write_line(str(bench.error), red=True)
     if not _measured(bench):
         terminal.write_line("No cell was measured: the run fails.", red=True)
 

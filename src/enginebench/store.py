@@ -71,9 +71,11 @@ class RunStore:
                 _write_rounds(self.directory / "cells" / cell_id, rounds)
         self._update(cells=self._data["cells"] | {cell_id: dict(result)})
 
-    def write_sessions(self, sessions: Sequence[Mapping[str, Any]]) -> None:
-        """Keep what is known of the sessions so far."""
-        self._update(sessions=[dict(session) for session in sessions])
+    @property
+    def cells(self) -> Mapping[str, Any]:
+        """The results so far, by cell id."""
+        cells: Mapping[str, Any] = self._data["cells"]
+        return cells
 
     def write_calibration(self, calibration: Mapping[str, Any] | None) -> None:
         """Keep the client's errors that are known so far."""
@@ -113,9 +115,7 @@ class RunStore:
 
     def _rewrite(self) -> None:
         path = self.directory / "run.json"
-        text = json.dumps(self._data, ensure_ascii=False, indent=1, allow_nan=False)
-        with _writing(path):
-            _write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+        write_text(path, json.dumps(self._data, ensure_ascii=False, indent=1, allow_nan=False))
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +291,12 @@ def _write_table(table: Any, path: Path) -> None:
             table, aside, compression="zstd", use_dictionary=others, column_encoding=stamps or None
         ),
     )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace the file ``path`` by ``text``, whole or not at all. Raises RunError."""
+    with _writing(path):
+        _write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def _write_aside(path: Path, write: Callable[[Path], object]) -> None:

@@ -88,8 +88,6 @@ def test_a_run_can_be_read_while_it_is_written(tmp_path: Path) -> None:
     store = RunStore.create(tmp_path, HEADER)
     assert load_run(store.directory).missing_cells == ["a", "b", "c"]
     assert load_run(store.directory / "run.json").data["finished"] is None
-    store.write_sessions([{"path": "core"}])
-    assert load_run(store.directory).data["sessions"] == [{"path": "core"}]
 
 
 def test_no_temporary_file_is_left(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ class Telemetry:
         self._reader: threading.Thread | None = None
         self._samples: list[Sample] = []
         self._news = threading.Condition()
+        self._silent = False  # the sampler has said its last word
         self.gpus: tuple[str, ...] | None = None  # their UUIDs
         self.gpu_reason: str | None = None  # why there are none
 
@@ -117,7 +118,7 @@ class Telemetry:
         """The first sample that is taken from now on; None when the sampler gives none in ``timeout_s``."""
         asked_ns = now_ns()
         with self._news:
-            self._news.wait_for(lambda: bool(self._samples) and self._samples[-1].stamp_ns >= asked_ns, timeout_s)
+            self._news.wait_for(lambda: self._silent or self._newest_ns >= asked_ns, timeout_s)
             taken = [sample for sample in self._samples[-2:] if sample.stamp_ns >= asked_ns]
         return taken[0] if taken else None
 
@@ -127,6 +128,10 @@ class Telemetry:
             return None
         sample = self.fresh()
         return sample.gpu if sample else None
+
+    @property
+    def _newest_ns(self) -> int:
+        return self._samples[-1].stamp_ns if self._samples else 0
 
     def _send(self, command: Mapping[str, Any]) -> None:
         if self._process is None or self._process.stdin is None:
@@ -142,6 +147,9 @@ class Telemetry:
                 with self._news:
                     self._samples.append(Sample(stamp_ns, host, None if gpu is None else tuple(gpu)))
                     self._news.notify_all()
+        with self._news:
+            self._silent = True
+            self._news.notify_all()
 
 
 def peaks(samples: Sequence[Sample]) -> dict[str, Any]:

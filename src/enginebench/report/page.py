@@ -1,14 +1,12 @@
 """Writes ``report.html``: one offline file, the same bytes for the same record."""
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from enginebench.errors import RunError
 from enginebench.report.model import page_of
 from enginebench.report.view import Page
-from enginebench.store import load_run
+from enginebench.store import load_run, write_text
 
 EMBEDDED_LIMIT_BYTES = 400_000
 """A record larger than this stays beside the page, so that the page keeps below 6 MB."""
@@ -20,13 +18,9 @@ def write_report(run_dir: Path) -> Path:
     Raises:
         RunError: there is no readable run, or the page cannot be written.
     """
-    html = render(page_of(load_run(run_dir).data))
-    target, aside = run_dir / "report.html", run_dir / "report.html.part"
-    try:
-        aside.write_text(html, encoding="utf-8")
-        os.replace(aside, target)  # noqa: PTH105 — the atomic one, by its usual name
-    except OSError as error:
-        raise RunError(f"Cannot write {target}: {error.strerror}; free some space, or choose another place.") from error
+    run = load_run(run_dir)
+    target = run.directory / "report.html"
+    write_text(target, render(page_of(run.data)))
     return target
 
 

@@ -30,7 +30,8 @@ def plan_lines(
     build: str, cells: Sequence[str], not_applicable: Mapping[str, str], left_out: Mapping[str, str], estimate_s: float
 ) -> list[str]:
     """The plan of a run, before it starts: its cells by id, what cannot run and why, and about how long it takes."""
-    lines = [f"enginebench: {len(cells) - len(not_applicable)} cells on build {build}, {_duration(estimate_s)}"]
+    count = len(cells) - len(not_applicable)
+    lines = [f"enginebench: {count} cell{'s' * (count != 1)} on build {build}, {_duration(estimate_s)}"]
     for cell in cells:
         reason = not_applicable.get(cell)
         lines.append(f"  {cell}" + (f"  not applicable: {reason}" if reason else ""))
@@ -48,7 +49,8 @@ def headline(cell: Mapping[str, Any]) -> str:
 
 def summary_text(run_dir: Path, *, width: int, colour: bool) -> str:
     """The table of all cells of a stored run, what became of the others, and where the page is."""
-    run = load_run(run_dir).data
+    loaded = load_run(run_dir)
+    run = loaded.data
     target = io.StringIO()
     wide = max(width, MIN_WIDTH)
     console = Console(file=target, width=wide, force_terminal=colour, no_color=not colour, highlight=False)
@@ -60,7 +62,7 @@ def summary_text(run_dir: Path, *, width: int, colour: bool) -> str:
             console.print(Text(f"{cell['status'].replace('_', ' ')}: {cell_id}: {cell['reason']}"), soft_wrap=True)
         for finding in (*cell["findings"], *trust.reasons_of(cell)):
             console.print(Text(f"{cell_id}: {finding}"), soft_wrap=True)
-    console.print(Text(f"page: {run_dir / 'report.html'}"), soft_wrap=True)
+    console.print(Text(f"page: {loaded.directory / 'report.html'}"), soft_wrap=True)
     return target.getvalue()
 
 

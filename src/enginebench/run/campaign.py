@@ -41,7 +41,7 @@ class Campaign:
         self._sessions = Sessions(
             plan.build, self._store.directory, self._telemetry, connections=plan.connections, url=url, shards=shards
         )
-        self._client_check = ClientCheck(self._store.directory / "logs", plan.build.python)
+        self._client_check = ClientCheck(self._store.directory / "logs", plan.build.python, shards)
         self.measured = 0
 
     @property
@@ -64,13 +64,15 @@ class Campaign:
         with self._progress.cell(cell.id, planned.estimate_s):
             try:
                 worker = self._sessions.use(cell.path)
-                cell_run = CellRun(planned, worker, self._tokenizer, self._progress)
+                cell_run = CellRun(planned, worker, self._tokenizer, self._progress, self._sessions.check_alive)
                 yield cell_run
                 cell_run.collect()
-            except EnginebenchError as error:
+                cell_run.require_result()
+            except EnginebenchError as broken:
+                error = self._sessions.death() or broken
                 self._sessions.discard()
                 self._fail(planned, str(error), cell_run)
-                raise
+                raise error from broken
 
     def result(self, cell: Cell, cell_run: CellRun) -> dict[str, Any]:
         """Work out, write and return the result of a cell whose rounds are over."""
@@ -79,11 +81,12 @@ class Campaign:
         result |= self._client_check.judge(planned, cell_run.records, result["metrics"])
         self._store.write_calibration(self._client_check.record)
         self._store.write_cell(cell.id, result, cell_run.records)
+        self._store.write_telemetry(self._telemetry.samples())
         self.measured += 1
         self._progress.ended(headline(result))
         return result
 
-    def close(self, *, interrupted: bool) -> Path:
+    def close(self) -> Path:
         """Close engine and server, finish the record, write the page; return the page's path."""
         try:
             self._client_check.close()
@@ -91,8 +94,11 @@ class Campaign:
         finally:
             self._telemetry.stop()
             self._store.write_telemetry(self._telemetry.samples())
-            self._store.finish(sessions=self._sessions.records, interrupted=interrupted)
+            self._store.finish(sessions=self._sessions.records, interrupted=bool(self._not_reached()))
         return write_report(self._store.directory)
+
+    def _not_reached(self) -> list[str]:
+        return [cell_id for cell_id in self._planned if cell_id not in self._store.cells]
 
     def _memory(self, records: Sequence[RoundRecord]) -> dict[str, Any]:
         self._telemetry.fresh()  # so that a cell shorter than the sampler's period has a sample, too

@@ -1,6 +1,6 @@
 """One cell, driven: warm-up rounds, measured rounds, and the result that the run's record keeps of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from enginebench.builds.tokenizer import Tokenizer
@@ -8,10 +8,10 @@ from enginebench.errors import SessionError
 from enginebench.measure.findings import failure, findings
 from enginebench.measure.metrics import cell_metrics
 from enginebench.measure.records import RoundRecord
+from enginebench.measure.shards import Client
 from enginebench.measure.windows import steady_window_ns
 from enginebench.plan.load import Trim, load_to_json
 from enginebench.plan.prompts import round_requests
-from enginebench.run.clients import Client
 from enginebench.run.plan import PlannedCell
 from enginebench.run.progress import Progress
 
@@ -22,11 +22,19 @@ STALL_TIMEOUT_S = 30.0
 class CellRun:
     """The rounds of one cell. ``prepare`` and ``run`` take turns; everything but ``run`` lies outside timed calls."""
 
-    def __init__(self, planned: PlannedCell, worker: Client, tokenizer: Tokenizer, progress: Progress):
+    def __init__(
+        self,
+        planned: PlannedCell,
+        worker: Client,
+        tokenizer: Tokenizer,
+        progress: Progress,
+        check_alive: Callable[[], None],
+    ):
         self._planned = planned
         self._worker = worker
         self._tokenizer = tokenizer
         self._progress = progress
+        self._check_alive = check_alive
         self._finished_round = False
         self.rounds = planned.rounds
         self.records: list[RoundRecord] = []
@@ -46,8 +54,12 @@ class CellRun:
         self._prepare(number, warmup=False, label=f"round {number + 1}/{self.rounds}")
 
     def run(self) -> None:
-        """Drive the prepared round; returns when its last request has ended."""
-        self._worker.run(self._progress.arrivals)
+        """Drive the prepared round; returns when its last request has ended.
+
+        Raises:
+            EnginebenchError: the engine or its server died meanwhile, which is noticed within a second.
+        """
+        self._worker.run(self._tick)
         self._finished_round = True
 
     def collect(self) -> None:
@@ -63,6 +75,16 @@ class CellRun:
         self.records.append(record)
         if reason := failure(record):
             raise SessionError(reason)
+
+    def require_result(self) -> None:
+        """Raise SessionError when no measured round is worth anything."""
+        measured = [record for record in self.records if not record.warmup]
+        if not any(record.valid for record in measured):
+            raise SessionError("The system clock was set in every round, which spoils the stamps: measure again.")
+
+    def _tick(self, arrivals: int, finished_requests: int) -> None:
+        self._check_alive()
+        self._progress.arrivals(arrivals, finished_requests)
 
     def _prepare(self, round_index: int, *, warmup: bool, label: str) -> None:
         self.collect()
@@ -97,10 +119,11 @@ def cell_result(planned: PlannedCell, records: Sequence[RoundRecord], memory: di
         "makespan_s": [record.window_s for record in measured],
         "steady_window_s": [_steady_s(record, planned.scenario.trimmed) for record in measured],
         "requests": sum(len(record.requests) for record in measured),
-        "failed_requests": 0,
+        "failed_requests": sum(int((~record.requests.ok).sum()) for record in measured),
         "findings": list(findings(measured)),
         "metrics": {name: result.as_json() for name, result in metrics.items()},
         "memory": memory,
+        "rounds": len(measured),
     }
 
 

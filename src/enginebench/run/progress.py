@@ -44,8 +44,9 @@ class Progress:
             self._spent_s += time.monotonic() - started_s
 
     def ended(self, text: str) -> None:
-        """Write the line of a cell that ended."""
-        self._console.print(f"[{self._done:>{len(str(self._total))}}/{self._total}] {self._cell}  {text}", markup=False)
+        """Write the line of the cell that ended last."""
+        number = f"{self._done + (self._live is not None):>{len(str(self._total))}}"
+        self._console.print(f"[{number}/{self._total}] {self._cell}  {text}", markup=False)
 
     def round(self, label: str) -> None:
         """Show that a round began, e.g. ``round 2/5``."""

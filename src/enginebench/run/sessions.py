@@ -5,7 +5,7 @@ paths share a server. What each session cost, in time and memory, is kept for th
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,10 @@ from enginebench.builds.build import Build
 from enginebench.builds.tokenizer import tokenizer_spec
 from enginebench.errors import EnginebenchError, ServerError
 from enginebench.measure.lease import GpuLease
+from enginebench.measure.shards import Client, pids_of
 from enginebench.measure.telemetry import MemoryPhases, Telemetry
 from enginebench.measure.worker_process import Worker
-from enginebench.run.clients import Client, ShardCount, connections_each, pids_of, start_client
+from enginebench.run.clients import ShardCount, connections_each, start_client
 from enginebench.run.direct import runtime_of, world_of
 from enginebench.server.control import attach
 from enginebench.server.launch import TritonServer
@@ -63,7 +64,7 @@ class Sessions:
             EnginebenchError: engine or server cannot be started, or died since it was used last.
         """
         if self._worker is not None and path == self._path:
-            self._check_alive()
+            self.check_alive()
             return self._worker
         self._close_worker()
         started_s = time.monotonic()
@@ -76,6 +77,21 @@ class Sessions:
         entry = {"path": path, "facts": dict(self._worker.facts), "opened_s": time.monotonic() - started_s}
         self._entries.append((entry, self._phases))
         return self._worker
+
+    def check_alive(self) -> None:
+        """Raise EnginebenchError when the worker, the server or the process of a model has died."""
+        if self._server is not None:
+            self._server.check_alive()
+        if self._worker is not None:
+            self._worker.check_alive()
+
+    def death(self) -> EnginebenchError | None:
+        """What died, if something did: the reason behind whatever else went wrong."""
+        try:
+            self.check_alive()
+        except EnginebenchError as error:
+            return error
+        return None
 
     def discard(self) -> None:
         """Close everything that is open, so that the next cell starts afresh. Never raises."""
@@ -99,8 +115,7 @@ class Sessions:
         self._phases.after_load()
 
     def _open_on_server(self, path: str) -> None:
-        attached = self._attached_url
-        url = self._check_attached(attached, MODELS[path]) if attached else self._managed_url()
+        url = self._attached_url or self._managed_url()
         self._worker = start_client(self._shards, self._log(path))
         for pid in pids_of(self._worker):
             self._telemetry.watch("client", pid)
@@ -136,23 +151,6 @@ class Sessions:
         if server is not None:
             server.stop()
 
-    @staticmethod
-    def _check_attached(url: str, model: str) -> str:
-        with attach(url) as control:
-            models = control.models()
-        if model not in models:
-            raise ServerError(
-                f"Triton at {url} has no model {model!r} (it serves {', '.join(models)}): "
-                "choose another --path, or load that model."
-            )
-        return url
-
-    def _check_alive(self) -> None:
-        assert self._worker is not None
-        self._worker.check_alive()
-        if self._server is not None:
-            self._server.check_alive()
-
     def _prepare_engine(self) -> None:
         """Before an engine is loaded: nobody else's is on the GPU, and what is used without it is known."""
         self._engine.enter_context(GpuLease(self._telemetry))
@@ -172,3 +170,18 @@ class Sessions:
 
     def _log(self, path: str) -> Path:
         return self._directory / "logs" / f"worker-{path}.log"
+
+
+def check_attached(url: str, paths: Collection[str]) -> None:
+    """Raise ServerError unless the running server at ``url`` serves what ``paths`` need, and they need it."""
+    wanted = {path: MODELS[path] for path in paths if path in MODELS}
+    if not wanted:
+        raise ServerError(f"--triton-url {url} is of no use without a server path: add e.g. --path ensemble.")
+    with attach(url) as control:
+        served = control.models()
+    for path, model in wanted.items():
+        if model not in served:
+            raise ServerError(
+                f"Triton at {url} has no model {model!r}, which the path {path!r} needs (it serves "
+                f"{', '.join(served)}): choose another --path, or load that model."
+            )

@@ -86,6 +86,7 @@ def attach(url: str) -> TritonControl:
     """
     control = TritonControl(url)
     try:
+        control.metadata()  # what is no Triton at all has none
         if not control.ready():
             raise ServerError(f"Triton at {url} is not ready: see its log, or wait until its models are loaded.")
         if not control.models():
@@ -104,4 +105,6 @@ def _authority(url: str) -> str:
         port = None
     if parts.scheme != "http" or not parts.hostname or port is None or parts.path.strip("/"):
         raise ServerError(f"{url!r} is no server URL: use http://HOST:PORT with Triton's HTTP port.")
+    if ":" in parts.hostname:
+        raise ServerError(f"{url!r} names an IPv6 address, which the client does not speak: use a name or IPv4.")
     return f"{parts.hostname}:{port}"

@@ -155,7 +155,7 @@ class TritonServer:
     def _log_end(self) -> str:
         lines = last_lines(self.log_path)
         if not lines:
-            return f"; its log {self.log_path} is empty."
+            return f"; see its log {self.log_path}."
         return f"; its log {self.log_path} ends with:\n  " + "\n  ".join(lines)
 
 
@@ -188,6 +188,10 @@ def _free_port(wanted: int | None) -> int:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", wanted or 0))
+        except OverflowError:
+            raise ServerError(
+                f"{wanted} is no port: use a number up to 65535, or let enginebench choose one."
+            ) from None
         except OSError as error:
             raise _port_in_use(wanted or 0) from error
         return int(probe.getsockname()[1])

@@ -9,11 +9,10 @@ PORT_TAKEN = re.compile(r"already in use|Address in use|failed to start HTTP ser
 
 
 def last_lines(log: Path, count: int = 5) -> list[str]:
-    """The last ``count`` lines that name a problem, or simply the last ones when none does."""
+    """The last ``count`` lines that name a problem; none where the log names none."""
     lines = [line for line in _read(log).splitlines() if line.strip() and not HARMLESS.search(line)]
     problems = [line for line in lines if PROBLEM.search(line)]
-    said = [line for line in lines if not line.startswith(("|", "+"))]  # not Triton's tables
-    return [_shortened(line) for line in (problems or said)[-count:]]
+    return [_shortened(line) for line in problems[-count:]]
 
 
 def says_port_taken(log: Path) -> bool:
