@@ -121,7 +121,8 @@ class Worker:
         )
         self._raw = None
         header, blobs = to_frames(kept)
-        write_message(self._write, "record", header, blobs)
+        observed = json.dumps(observations(session), default=str).encode()
+        write_message(self._write, "record", header, [*blobs, observed])
 
     def _progress(self, tokens: int, ended: int) -> None:
         self._send("progress", tokens=tokens, ended=ended)
@@ -133,6 +134,12 @@ class Worker:
 
     def _send(self, op: str, **body: Any) -> None:
         write_message(self._write, op, body)
+
+
+def observations(session: Session) -> Mapping[str, Any]:
+    """What the engine itself recorded during the round that ended; empty for a runtime that records nothing."""
+    observe: Callable[[], Mapping[str, Any]] | None = getattr(session, "observations", None)
+    return observe() if observe else {}
 
 
 def serve(read: Callable[[int], bytes], write: Callable[[bytes], object]) -> None:

@@ -1,5 +1,6 @@
 """Workers under interpreters of their own: two versions side by side, ranks under mpirun, and how these die."""
 
+import json
 import os
 import stat
 import sys
@@ -85,6 +86,19 @@ def test_two_versions_work_side_by_side(
     for record in (drive(old), drive(new)):
         assert record.requests.outcome == ("ok",) * 4
         assert record.stamp_kind == "engine"
+
+
+def test_what_the_engine_recorded_is_kept_round_by_round(
+    interpreter: Callable[[str], str], start: Callable[..., Worker], tmp_path: Path
+) -> None:
+    worker = start(interpreter("1.2.0rc2"))
+    worker.open("tensorrt_llm", {"directory": str(tmp_path)})
+    records = [drive(worker), drive(worker)]
+    lines = [json.loads(line) for line in (tmp_path / "worker-0.engine.jsonl").read_text().splitlines()]
+    assert [(line["started_ns"], line["ended_ns"]) for line in lines] == [(r.started_ns, r.ended_ns) for r in records]
+    for line in lines:
+        assert sorted(each["request"] for each in line["requests"]) == [0, 1, 2, 3]
+        assert line["iterations"]
 
 
 def test_an_engine_of_the_other_version_is_refused_by_the_worker(

@@ -4,6 +4,7 @@ Speaks ``protocol`` over the child's standard input and output; what the child p
 lines explain its death. Runs in a process group of its own, which ends with it, and when the harness does.
 """
 
+import json
 import os
 import select
 import signal
@@ -143,9 +144,15 @@ class Worker:
         return self._expect(answer, "done").body
 
     def fetch(self) -> RoundRecord:
-        """The record of the round that was run last; once."""
+        """The record of the round that was run last; once.
+
+        What the engine itself recorded meanwhile is appended to ``*.engine.jsonl`` beside the log: a line a round.
+        """
         answer = self._ask("fetch", {}, "record", ANSWER_TIMEOUT_S)
-        return from_frames(answer.body, answer.blobs)
+        *blobs, observed = answer.blobs
+        record = from_frames(answer.body, blobs)
+        self._keep(record, json.loads(observed))
+        return record
 
     def close(self) -> None:
         """Close the session and end the process, by force when it does not want to. May be called twice."""
@@ -167,6 +174,17 @@ class Worker:
             if pipe is not None:
                 with suppress(OSError):
                     pipe.close()
+
+    def _keep(self, record: RoundRecord, observed: Mapping[str, Any]) -> None:
+        """Stamps say which round it is: those of a run never overlap."""
+        if not any(observed.values()):
+            return
+        line = {"started_ns": record.started_ns, "ended_ns": record.ended_ns, "warmup": record.warmup, **observed}
+        try:
+            with self._log_path.with_suffix(".engine.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+        except OSError as error:
+            raise WorkerError(f"What the engine recorded cannot be kept ({error}): free some space.") from error
 
     def _greet(self) -> None:
         try:
