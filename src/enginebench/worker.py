@@ -15,10 +15,10 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO
 
-from enginebench.errors import WorkerError
+from enginebench.errors import SessionError, WorkerError
 from enginebench.measure.driver import RawRound, record, run_round
 from enginebench.measure.protocol import (
     PROTOCOL_VERSION,
@@ -86,6 +86,7 @@ class Worker:
         self._send("opened", facts=dict(self._session.facts()))
 
     def _prepare(self, body: Mapping[str, Any]) -> None:
+        _check_load(self._opened(), body["load"]["kind"])
         self._opened().drain(DRAIN_TIMEOUT_S)
         load, requests = load_from_json(body["load"]), requests_from_json(body["requests"])
         self._round, self._raw = {**body, "load": load, "requests": requests}, None
@@ -134,6 +135,16 @@ class Worker:
 
     def _send(self, op: str, **body: Any) -> None:
         write_message(self._write, op, body)
+
+
+def _check_load(session: Session, kind: str) -> None:
+    facts = session.facts()
+    loads = facts.get("loads", [kind])
+    if isinstance(loads, Sequence) and kind not in loads:
+        raise SessionError(
+            f"The {facts.get('adapter', facts.get('runtime'))} runtime takes whole batches, and no load of kind {kind}: "
+            f"choose {' or '.join(map(str, loads))}."
+        )
 
 
 def observations(session: Session) -> Mapping[str, Any]:

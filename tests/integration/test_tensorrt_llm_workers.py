@@ -14,7 +14,7 @@ from enginebench.errors import SessionError, WorkerError
 from enginebench.measure.records import RoundRecord
 from enginebench.measure.worker_process import Worker
 from enginebench.measure.world import World
-from enginebench.plan.load import Batch
+from enginebench.plan.load import Batch, Concurrency
 from enginebench.plan.requests import Request, Sampling
 from tests.support.interpreters import make_interpreter
 from tests.support.trtllm.strict import VIOLATIONS_FILE
@@ -99,6 +99,16 @@ def test_what_the_engine_recorded_is_kept_round_by_round(
     for line in lines:
         assert sorted(each["request"] for each in line["requests"]) == [0, 1, 2, 3]
         assert line["iterations"]
+
+
+def test_static_batches_take_no_other_load(
+    interpreter: Callable[[str], str], start: Callable[..., Worker], tmp_path: Path
+) -> None:
+    worker = start(interpreter("0.8.0"))
+    worker.open("tensorrt_llm", {"directory": str(tmp_path)})
+    with pytest.raises(SessionError, match="no load of kind concurrency: choose batch"):
+        worker.prepare([], load=Concurrency(2), round_index=0, warmup=False, stall_timeout_s=20)
+    assert drive(worker).requests.outcome == ("ok",) * 4
 
 
 def test_an_engine_of_the_other_version_is_refused_by_the_worker(
