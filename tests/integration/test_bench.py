@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import TypeAlias
 import psutil
 import pytest
 
+from enginebench.reference.build import ReferenceOptions, write_build
 from tests.support.bench_project import BenchProject, answers
 from tests.support.embedded import needs_triton
 
@@ -267,8 +269,61 @@ def test_attaching_to_a_running_server(tmp_path: Path, project: BenchProject) ->
         assert done.returncode == 0, output(done)
         assert project.run().data["attached_url"] == url
         done = project.bench("--scenario", "smoke", "--path", "ensemble", "--triton-url", "http://127.0.0.1:9")
-    assert done.returncode == pytest.ExitCode.TESTS_FAILED
-    assert "http://127.0.0.1:9" in done.stdout
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "Nothing at http://127.0.0.1:9 answers" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "sentence"),
+    [
+        ("garbage", "ensemble", "is no server URL"),
+        ("http://[::1]:1", "ensemble", "IPv6"),
+        ("http://127.0.0.1:9", "direct", "of no use without a server path"),
+    ],
+)
+def test_a_wrong_url_is_refused_before_anything_runs(project: BenchProject, url: str, path: str, sentence: str) -> None:
+    done = project.bench("--scenario", "smoke", "--path", path, "--triton-url", url)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert sentence in done.stderr
+    assert not project.runs()
+
+
+def test_a_dead_model_process_is_named(project: BenchProject) -> None:
+    project.write_scenario("long", LONG)
+    process = project.start("--scenario", "long", "--path", "ensemble")
+    wait_for_server(process)
+    wait_for(lambda: any("enginebench-worker" in line for _, line in descendants(process)))
+    time.sleep(2.0)  # into the stream
+    core = next(
+        child for child, line in descendants(process) if any("/tensorrt_llm/1/model.py" in part for part in line)
+    )
+    core.kill()
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == pytest.ExitCode.TESTS_FAILED, text
+    reason = next(iter(project.run().cells.values()))["reason"]
+    assert "The process of Triton's model 'tensorrt_llm'" in reason
+    assert reason in text
+
+
+def test_the_live_line_is_seen_on_a_terminal(project: BenchProject) -> None:
+    command = shlex.join(project.command("--scenario", "smoke", "--path", "direct", "--rounds", "3"))
+    done = subprocess.run(
+        ["script", "--quiet", "--return", "--command", command, "/dev/null"],
+        cwd=project.root, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert "cell 1 of 4" in done.stdout
+    assert "round 2/3" in done.stdout
+
+
+def test_a_place_that_cannot_be_written_is_one_sentence(project: BenchProject) -> None:
+    build = project.root / "build"
+    write_build(ReferenceOptions(layers=1, hidden=16, heads=2, kv_heads=1, ffn=32), build)
+    (project.root / "reports").write_text("a file where the directory should be")
+    done = project.bench("--scenario", "smoke", "--path", "direct", "--build", f"mine={build}")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "cannot be written" in output(done)
+    assert "Traceback" not in output(done)
 
 
 class serving:  # noqa: N801 - a context manager that reads like a function
