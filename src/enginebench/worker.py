@@ -141,8 +141,9 @@ def _check_load(session: Session, kind: str) -> None:
     facts = session.facts()
     loads = facts.get("loads", [kind])
     if isinstance(loads, Sequence) and kind not in loads:
+        name = facts.get("adapter", facts.get("runtime"))
         raise SessionError(
-            f"The {facts.get('adapter', facts.get('runtime'))} runtime takes whole batches, and no load of kind {kind}: "
+            f"The {name} runtime takes whole batches, and no load of kind {kind}: "
             f"choose {' or '.join(map(str, loads))}."
         )
 
