@@ -28,7 +28,10 @@ def open_session(options: Mapping[str, JsonValue]) -> "NullSession":
 
 
 class NullSession:
-    """Meets ``base.Session``. Tokens are emitted, and stamped, on one thread; everything else belongs to another."""
+    """Meets ``base.Session`` as far as calibration needs it: it only streams, and refuses no length.
+
+    Tokens are emitted, and stamped, on one thread; everything else belongs to another.
+    """
 
     stamp_kind: StampKind = "engine"
 
@@ -44,7 +47,9 @@ class NullSession:
         self._emitter.start()
 
     def submit(self, requests: Sequence[Request]) -> Sequence[int]:
-        """Put ``requests`` on the schedule; return the stamp (ns) before each."""
+        """Put ``requests`` on the schedule; return the stamp (ns) before each. SessionError unless they stream."""
+        if not all(request.streaming and request.output_tokens > 0 for request in requests):
+            raise SessionError("The null runtime only streams: ask for streaming answers of a token or more.")
         return [self._submit(request) for request in requests]
 
     def poll(self, timeout_s: float) -> Sequence[Arrival]:

@@ -1,0 +1,55 @@
+"""What is said of the client: never nothing, and never more than was found."""
+
+from typing import Any
+
+import pytest
+
+from enginebench.report import trust
+from enginebench.report.model import page_of
+from tests.support.sample_run import full_run
+
+
+def judged(level: str, error: float | None = 0.004, *reasons: str) -> dict[str, Any]:
+    return {"validity": {"level": level, "client_error": error, "reasons": list(reasons)}}
+
+
+@pytest.mark.parametrize(
+    ("record", "words"),
+    [
+        (judged("valid"), "0.4%"),
+        (judged("valid", 0.0), "<0.1%"),
+        (judged("degraded", 0.031), "3.1% DEGRADED"),
+        (judged("invalid", 0.2), "20.0% INVALID"),
+        (judged("uncalibrated", None), "uncalibrated"),
+        ({}, "uncalibrated"),
+        ({"validity": None}, "uncalibrated"),
+    ],
+)
+def test_words(record: dict[str, Any], words: str) -> None:
+    assert trust.error_words(record) == words
+
+
+def test_reasons_are_findings_of_doubtful_cells_alone() -> None:
+    assert trust.reasons_of(judged("degraded", 0.03, "late")) == ("late",)
+    assert trust.reasons_of(judged("uncalibrated", None, "client error: uncalibrated")) == ()
+
+
+def test_caveats_say_the_worst_first_and_count_what_is_unknown() -> None:
+    records = [judged("valid"), judged("invalid", 0.5), judged("degraded", 0.03), {}]
+    invalid, degraded, error = trust.caveats(records)
+    assert invalid.startswith("INVALID: the client could not resolve 1 cell")
+    assert degraded.startswith("DEGRADED")
+    assert error == "Client error, against known truth: at most 50.0% of any median; 1 cell uncalibrated."
+    assert list(trust.caveats([{}])) == ["Client error: uncalibrated."]
+
+
+def test_the_page_shows_error_level_and_reason() -> None:
+    run = full_run()
+    first = next(iter(run["cells"]))
+    run["cells"][first] |= judged("invalid", 0.21, "client error of TPOT p50 is 21.0%")
+    shown = page_of(run)
+    (row,) = [row for group in shown.matrix.groups for row in group.rows if row.cell_id == first]
+    assert shown.matrix.columns[-1].title == trust.COLUMN
+    assert (row.values[-1].text, row.status, row.status_words) == ("21.0% INVALID", "invalid", "measured, INVALID")
+    assert any(finding.text.startswith("client error of TPOT") for finding in shown.findings)
+    assert shown.verdict.level == "warn"
