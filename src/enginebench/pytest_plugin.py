@@ -20,6 +20,7 @@ from enginebench.plan.load import KINDS
 from enginebench.plan.selection import DEFAULT_SET, Selection, load_selection
 
 if TYPE_CHECKING:
+    from enginebench.run.attached import Attached
     from enginebench.run.campaign import Campaign
     from enginebench.run.clients import ShardCount
     from enginebench.run.plan import Plan
@@ -36,6 +37,7 @@ class Bench:
     error: EnginebenchError | None = None
     plan: "Plan | None" = None
     shards: "ShardCount" = 1
+    attached: "Attached | None" = None
     campaign: "Campaign | None" = None  # made when the first cell runs
 
 
@@ -84,6 +86,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="URL",
         help="send the server paths to this running Triton server, e.g. http://127.0.0.1:8000, instead of starting one",
     )
+    group.addoption(
+        "--openai-url",
+        metavar="URL",
+        help="the OpenAI-compatible server of the openai paths: trtllm-serve, or Triton's OpenAI frontend",
+    )
+    group.addoption("--openai-model", metavar="NAME", help="the model there (default: the only one that it serves)")
     group.addoption(
         "--shards",
         default="1",
@@ -159,18 +167,18 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
     from enginebench.builds.tokenizer import open_tokenizer
+    from enginebench.run.attached import Attached
     from enginebench.run.builds import build_from_option
     from enginebench.run.clients import read_shards
     from enginebench.run.plan import make_plan
-    from enginebench.run.sessions import check_attached
 
     assert bench.selection is not None
     if config.option.rounds is not None and config.option.rounds < 1:
         raise EnginebenchError(f"--rounds {config.option.rounds} is not possible; give 1 or more.")
     option = config.option
     bench.shards = read_shards(option.shards, cells)
-    if option.triton_url is not None:
-        check_attached(option.triton_url, [cell.path for cell in cells])
+    bench.attached = Attached(option.triton_url, option.openai_url, option.openai_model)
+    bench.attached.check([cell.path for cell in cells])
     build = build_from_option(option.build, config.rootpath, option.tokenizer, option.trust_remote_code)
     return make_plan(
         build, open_tokenizer(build), bench.selection, cells, bench.expansion.left_out, config.option.rounds
@@ -268,11 +276,12 @@ def _start(config: pytest.Config, bench: Bench) -> "Campaign":
     from enginebench.run.campaign import Campaign
 
     assert bench.plan is not None
+    assert bench.attached is not None
     campaign = Campaign(
         bench.plan,
         root=config.rootpath,
         command=["pytest", *config.invocation_params.args],
-        url=config.option.triton_url,
+        attached=bench.attached,
         shards=bench.shards,
     )
     for number in (signal.SIGTERM, signal.SIGHUP):  # a cancelled CI job and a closed terminal end as Ctrl-C does

@@ -17,6 +17,8 @@ import pytest
 from enginebench.reference.build import ReferenceOptions, write_build
 from tests.support.bench_project import BenchProject, answers
 from tests.support.embedded import needs_triton
+from tests.support.scripted_openai import ScriptedOpenAi
+from tests.support.scripted_server import ScriptedServer
 
 pytestmark = needs_triton
 
@@ -273,12 +275,23 @@ def test_attaching_to_a_running_server(tmp_path: Path, project: BenchProject) ->
     assert "Nothing at http://127.0.0.1:9 answers" in done.stderr
 
 
+@pytest.mark.parametrize("path", ["openai-completions", "openai-chat"])
+def test_an_openai_server_is_a_path_too(project: BenchProject, path: str) -> None:
+    with ScriptedServer(ScriptedOpenAi()) as server:
+        done = project.bench("--scenario", "smoke", "--path", path, "--openai-url", server.url)
+    assert done.returncode == 0, output(done)
+    assert {cell["status"] for cell in project.run().cells.values()} == {"measured"}
+    done = project.bench("--scenario", "smoke", "--path", path)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "name it with --openai-url" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("url", "path", "sentence"),
     [
         ("garbage", "ensemble", "is no server URL"),
         ("http://[::1]:1", "ensemble", "IPv6"),
-        ("http://127.0.0.1:9", "direct", "of no use without a server path"),
+        ("http://127.0.0.1:9", "direct", "of no use without a path to it"),
     ],
 )
 def test_a_wrong_url_is_refused_before_anything_runs(project: BenchProject, url: str, path: str, sentence: str) -> None:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from enginebench.plan.load import Batch, Load
 
-PATHS = ("direct", "core", "ensemble", "bls")
+PATHS = ("direct", "core", "ensemble", "bls", "llmapi", "openai-completions", "openai-chat")
 """Every way that a request can take to a build, in the order of the layers."""
 
 DEFAULT_PATHS = ("direct", "ensemble")

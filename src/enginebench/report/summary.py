@@ -18,6 +18,8 @@ PATH_WORDS = {
     "ensemble": "Triton, tokenise → engine → detokenise",
     "bls": "Triton, a BLS script around the engine",
     "llmapi": "Triton, the LLM API model",
+    "openai-completions": "OpenAI-compatible completions",
+    "openai-chat": "OpenAI-compatible chat",
 }
 
 

@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from enginebench.builds.tokenizer import open_tokenizer
+from enginebench.builds.facts import build_facts
 from enginebench.environment import environment
 from enginebench.errors import EnginebenchError
 from enginebench.measure.records import RoundRecord
@@ -18,6 +18,7 @@ from enginebench.plan.cells import Cell
 from enginebench.plan.scenario import scenario_facts
 from enginebench.report.page import write_report
 from enginebench.report.terminal import headline
+from enginebench.run.attached import Attached
 from enginebench.run.cell import CellRun, cell_result, unmeasured_result
 from enginebench.run.client_check import ClientCheck
 from enginebench.run.clients import ShardCount
@@ -30,16 +31,15 @@ from enginebench.store import RunStore
 class Campaign:
     """One run: opens cells, keeps their results, and closes what it opened."""
 
-    def __init__(self, plan: Plan, root: Path, command: Sequence[str], url: str | None = None, shards: ShardCount = 1):
+    def __init__(self, plan: Plan, root: Path, command: Sequence[str], attached: Attached, shards: ShardCount = 1):
         self._plan = plan
         self._planned = {planned.cell.id: planned for planned in plan.cells}
-        self._tokenizer = open_tokenizer(plan.build)
         self._progress = Progress(total_cells=len(plan.cells), estimate_s=plan.estimate_s)
-        self._store = RunStore.create(root, _header(plan, command, url))
+        self._store = RunStore.create(root, _header(plan, command, attached))
         self._telemetry = Telemetry()
         self._telemetry.start()
         self._sessions = Sessions(
-            plan.build, self._store.directory, self._telemetry, connections=plan.connections, url=url, shards=shards
+            plan.build, self._store.directory, self._telemetry, plan.connections, attached, shards
         )
         self._client_check = ClientCheck(self._store.directory / "logs", plan.build.python, shards)
         self.measured = 0
@@ -64,7 +64,7 @@ class Campaign:
         with self._progress.cell(cell.id, planned.estimate_s):
             try:
                 worker = self._sessions.use(cell.path)
-                cell_run = CellRun(planned, worker, self._tokenizer, self._progress, self._sessions.check_alive)
+                cell_run = CellRun(planned, worker, self._plan.tokenizer, self._progress, self._sessions.check_alive)
                 yield cell_run
                 cell_run.collect()
                 cell_run.require_result()
@@ -111,7 +111,7 @@ class Campaign:
         self._progress.ended(f"failed: {reason}")
 
 
-def _header(plan: Plan, command: Sequence[str], url: str | None) -> dict[str, Any]:
+def _header(plan: Plan, command: Sequence[str], attached: Attached) -> dict[str, Any]:
     build = plan.build
     scenarios = {planned.scenario.name: planned.scenario for planned in plan.cells}
     return {
@@ -126,8 +126,9 @@ def _header(plan: Plan, command: Sequence[str], url: str | None) -> dict[str, An
             "limits": asdict(build.limits),
             "fingerprint": build.fingerprint,
             "engine_bytes": build.engine_bytes,
+            "facts": build_facts(build),
         },
-        "attached_url": url,
+        "attached_url": attached.triton_url or attached.openai_url,
         "environment": environment(),
         "calibration": None,
         "plan": {

@@ -37,6 +37,7 @@ class Plan:
     """The cells of one run in the order in which they run."""
 
     build: Build
+    tokenizer: Tokenizer
     set_name: str | None
     cells: tuple[PlannedCell, ...]
     left_out: Mapping[str, str]  # cell id → why the set leaves it out
@@ -69,7 +70,7 @@ def make_plan(
     """
     scenarios = {scenario.name: scenario for scenario in selection.scenarios}
     planned = tuple(_planned(build, tokenizer, scenarios[cell.scenario], cell, rounds) for cell in cells)
-    return Plan(build=build, set_name=selection.set_name, cells=planned, left_out=left_out)
+    return Plan(build=build, tokenizer=tokenizer, set_name=selection.set_name, cells=planned, left_out=left_out)
 
 
 def _planned(build: Build, tokenizer: Tokenizer, scenario: Scenario, cell: Cell, rounds: int | None) -> PlannedCell:

@@ -5,26 +5,22 @@ paths share a server. What each session cost, in time and memory, is kept for th
 """
 
 import time
-from collections.abc import Collection, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 from enginebench.builds.build import Build
 from enginebench.builds.tokenizer import tokenizer_spec
-from enginebench.errors import EnginebenchError, ServerError
+from enginebench.errors import EnginebenchError
 from enginebench.measure.lease import GpuLease
 from enginebench.measure.shards import Client, pids_of
 from enginebench.measure.telemetry import MemoryPhases, Telemetry
 from enginebench.measure.worker_process import Worker
+from enginebench.run.attached import Attached
 from enginebench.run.clients import ShardCount, connections_each, start_client
 from enginebench.run.direct import runtime_of, world_of
-from enginebench.server.control import attach
 from enginebench.server.launch import TritonServer
 from enginebench.server.repository import write_reference_repository
-
-MODELS = {"core": "tensorrt_llm", "ensemble": "ensemble", "bls": "tensorrt_llm_bls"}
-"""The model that a server path sends its requests to."""
 
 
 class Sessions:
@@ -36,14 +32,14 @@ class Sessions:
         directory: Path,
         telemetry: Telemetry,
         connections: int,
-        url: str | None = None,
+        attached: Attached,
         shards: ShardCount = 1,
     ):
         self._build = build
         self._directory = directory
         self._telemetry = telemetry
         self._connections = connections
-        self._attached_url = url
+        self._attached = attached
         self._shards = shards
         self._engine = ExitStack()  # what to undo, last first, when the engine that is loaded now goes
         self._phases = MemoryPhases(telemetry)  # of that engine
@@ -115,20 +111,14 @@ class Sessions:
         self._phases.after_load()
 
     def _open_on_server(self, path: str) -> None:
-        url = self._attached_url or self._managed_url()
+        url = self._attached.url_of(path) or self._managed_url()
         self._worker = start_client(self._shards, self._log(path))
         for pid in pids_of(self._worker):
             self._telemetry.watch("client", pid)
         connections = connections_each(self._worker, self._connections)
-        self._worker.open("triton_http", self._client_options(url, path, connections))
-
-    def _client_options(self, url: str, path: str, connections: int) -> Mapping[str, Any]:
-        return {
-            "url": url,
-            "model": MODELS[path],
-            "tokenizer": tokenizer_spec(self._build),
-            "connections": connections,
-        }
+        runtime, options = self._attached.options_of(path)
+        options |= {"url": url, "tokenizer": tokenizer_spec(self._build), "connections": connections}
+        self._worker.open(runtime, options)
 
     def _managed_url(self) -> str:
         if self._server is not None:
@@ -170,18 +160,3 @@ class Sessions:
 
     def _log(self, path: str) -> Path:
         return self._directory / "logs" / f"worker-{path}.log"
-
-
-def check_attached(url: str, paths: Collection[str]) -> None:
-    """Raise ServerError unless the running server at ``url`` serves what ``paths`` need, and they need it."""
-    wanted = {path: MODELS[path] for path in paths if path in MODELS}
-    if not wanted:
-        raise ServerError(f"--triton-url {url} is of no use without a server path: add e.g. --path ensemble.")
-    with attach(url) as control:
-        served = control.models()
-    for path, model in wanted.items():
-        if model not in served:
-            raise ServerError(
-                f"Triton at {url} has no model {model!r}, which the path {path!r} needs (it serves "
-                f"{', '.join(served)}): choose another --path, or load that model."
-            )

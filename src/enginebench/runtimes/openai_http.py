@@ -4,6 +4,7 @@ Ties the reactor to the messages. It loads and starts nothing, sends no keys, an
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from enginebench.builds.tokenizer import Tokenizer
 from enginebench.errors import SessionError
@@ -14,33 +15,36 @@ from enginebench.runtimes.openai_messages import PATHS, Api, decode
 
 
 def open_session(options: Mapping[str, JsonValue]) -> "OpenAiSession":
-    """Open a session from ``url``, ``model``, ``endpoint`` (completions or chat), ``connections`` and ``tokenizer``.
+    """Open a session from ``url``, ``endpoint`` (completions or chat), ``connections`` and ``tokenizer``.
 
-    Further options: ``extended`` (default true) to send keys beyond OpenAI's own, ``token_ids`` (default false) to send
-    prompts as ids. Raises SessionError when the server cannot be reached, or has no such model.
+    Further options: ``model`` (default: the only one that is served), ``extended`` (default true) to send keys beyond
+    OpenAI's own, ``token_ids`` (default false) to send prompts as ids. Raises SessionError when the server cannot be
+    reached, or has no such model.
     """
     match options:
-        case {"url": str(url), "model": str(model), "endpoint": "completions" | "chat" as endpoint}:
-            api = Api(endpoint, model, bool(options.get("extended", True)), bool(options.get("token_ids", False)))
+        case {"url": str(url), "endpoint": "completions" | "chat" as endpoint}:
+            card = _card(url, options.get("model"))
+            api = Api(
+                endpoint, str(card["id"]), bool(options.get("extended", True)), bool(options.get("token_ids", False))
+            )
             if api.takes_ids and endpoint == "chat":
                 raise SessionError(
                     "A chat takes no token ids: use the endpoint 'completions', or leave out 'token_ids'."
                 )
-            return OpenAiSession(url, api, connections_of(options), identifying_tokenizer(options))
+            return OpenAiSession(url, api, card, connections_of(options), identifying_tokenizer(options))
     raise SessionError(
-        "The openai_http runtime needs the options 'url', 'model' and 'endpoint' (completions or chat), "
-        "e.g. http://127.0.0.1:8000, ensemble, completions."
+        "The openai_http runtime needs the options 'url' and 'endpoint' (completions or chat), "
+        "e.g. http://127.0.0.1:8000, completions."
     )
 
 
 class OpenAiSession(HttpSession):
     """A session on one model of a running server; ``tokenizer``: None unless text identifies ids."""
 
-    def __init__(self, url: str, api: Api, connections: int, tokenizer: Tokenizer | None = None) -> None:
-        host, _ = resolve(url)
-        self._api, self._tokenizer = api, tokenizer
-        (listed,) = ask(host, "OpenAI-compatible server", "/v1/models")
-        self._card = _card(listed, url, api.model)
+    def __init__(
+        self, url: str, api: Api, card: Mapping[str, Any], connections: int, tokenizer: Tokenizer | None = None
+    ) -> None:
+        self._api, self._card, self._tokenizer = api, card, tokenizer
         super().__init__(url, api.model, connections)
 
     def decode(self, arrivals: Sequence[Arrival]) -> Sequence[Chunk]:
@@ -69,10 +73,15 @@ class OpenAiSession(HttpSession):
         return PATHS[self._api.endpoint], self._api.body(request)
 
 
-def _card(listed: Mapping[str, JsonValue], url: str, model: str) -> Mapping[str, JsonValue]:
-    """What the server says of ``model``. Raises SessionError when it has no such model."""
+def _card(url: str, model: object) -> Mapping[str, Any]:
+    """What the server says of ``model`` (None: its only one). Raises SessionError when there is no such model."""
+    host, _ = resolve(url)
+    (listed,) = ask(host, "OpenAI-compatible server", "/v1/models")
     data = listed.get("data")
     cards = {str(card.get("id")): card for card in data if isinstance(card, Mapping)} if isinstance(data, list) else {}
+    if model is None and len(cards) == 1:
+        return next(iter(cards.values()))
     if model not in cards:
-        raise SessionError(f"The server at {url} has no model {model!r}: it has {', '.join(cards) or 'none'}.")
-    return cards[model]
+        what = "needs the name of a model" if model is None else f"has no model {model!r}"
+        raise SessionError(f"The server at {url} {what}: it has {', '.join(cards) or 'none'}.")
+    return cards[str(model)]
