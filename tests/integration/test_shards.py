@@ -113,7 +113,12 @@ def test_progress_is_that_of_all_shards(shards: Shards) -> None:
     shards.open("scripted", FAST | {"gap_s": 0.2})
     shards.prepare(requests(6), load=Concurrency(6), round_index=0, warmup=False, stall_timeout_s=10)
     told: list[tuple[int, int]] = []
-    summary = shards.run(lambda tokens, ended: told.append((tokens, ended)))
+
+    def tell(tokens: int, ended: int) -> None:
+        shards.check_alive()  # does not wait for the round
+        told.append((tokens, ended))
+
+    summary = shards.run(tell)
     assert (summary["arrivals"], summary["given_up"]) == (30, 0)
     assert told == sorted(told)
     assert max(tokens for tokens, _ in told) > 10  # more than any shard has alone
@@ -153,6 +158,17 @@ def test_a_shard_that_dies_in_a_round_ends_the_others(own_shards: Shards) -> Non
         own_shards.check_alive()
 
 
+def test_who_listens_may_end_the_round(own_shards: Shards) -> None:
+    own_shards.open("scripted", SLOW)
+    own_shards.prepare(requests(6), load=Concurrency(6), round_index=0, warmup=False, stall_timeout_s=60)
+
+    def tell(*_: int) -> None:
+        raise SessionError("the server died")
+
+    with pytest.raises(SessionError, match="the server died"):
+        own_shards.run(tell)
+
+
 def test_a_refusal_of_the_runtime_is_told(own_shards: Shards) -> None:
     with pytest.raises(SessionError, match="no runtime 'vllm'"):
         own_shards.open("vllm", {})
@@ -160,7 +176,7 @@ def test_a_refusal_of_the_runtime_is_told(own_shards: Shards) -> None:
 
 def test_a_record_is_asked_for_after_a_round(own_shards: Shards) -> None:
     with pytest.raises(WorkerError, match="before a round was prepared"):
-        own_shards.put_together([])
+        own_shards.fetch()
     assert own_shards.size == len(own_shards.pids)
 
 

@@ -6,6 +6,7 @@ numbers mean is ``calibration``'s and ``validity``'s.
 
 import math
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,8 @@ from types import TracebackType
 
 from enginebench.measure.calibration import Calibration, Cost, Point, calibrate, times_of_null, times_of_truth
 from enginebench.measure.records import RoundRecord
+from enginebench.measure.shard_calibration import calibrate_parts
+from enginebench.measure.shards import Client, Shards, pids_of
 from enginebench.measure.truth import TruthServer
 from enginebench.measure.truth_server import GOLDEN, Script
 from enginebench.measure.worker_process import Worker
@@ -28,13 +31,18 @@ _SHORT_TTFT_S = 0.02  # whatever the cell's is: the error is a time, not a share
 
 
 class Calibrator:
-    """Measures the client's error at a point; a context manager. ``directory`` is where workers' logs land."""
+    """Measures the client's error at a point; a context manager. ``directory`` is where workers' logs land.
 
-    def __init__(self, directory: Path) -> None:
+    ``start``: starts the client of a server, given the place of its log; one worker by default.
+    """
+
+    def __init__(self, directory: Path, start: Callable[[Path], Client] | None = None) -> None:
         self._directory = directory
+        self._start = start
+        self.of_shards: dict[Point, tuple[Calibration | None, ...]] = {}  # where the client is several processes
         self._open = ExitStack()
         self._server: TruthServer | None = None
-        self._workers: dict[tuple[str, str | None], Worker] = {}
+        self._workers: dict[tuple[str, str | None], Client] = {}
         self._known: dict[tuple[Point, str | None], Calibration] = {}
 
     def measure(self, point: Point, python: str | None = None) -> Calibration:
@@ -53,6 +61,8 @@ class Calibrator:
         record, cost = self._drive(worker, point)
         truth = server.truth() if server is not None else None
         times = times_of_truth(record, truth) if truth is not None else times_of_null(record)
+        if isinstance(worker, Shards) and truth is not None:
+            self.of_shards[point] = calibrate_parts(worker.parts, point, cost, truth)
         return calibrate(record, times, point, cost, truth)
 
     def short(self, point: Point, python: str | None = None) -> Calibration:
@@ -63,8 +73,10 @@ class Calibrator:
         return self._known[key]
 
     def worker(self) -> Worker:
-        """The worker that drives the client of Triton, for measurements of other kinds."""
-        return self._worker("triton_http", None)
+        """The worker that drives the client of Triton, where that is one process, for measurements of other kinds."""
+        found = self._worker("triton_http", None)
+        assert isinstance(found, Worker)
+        return found
 
     def server(self) -> TruthServer:
         """The truth server, for measurements of other kinds."""
@@ -87,15 +99,17 @@ class Calibrator:
             self._server = self._open.enter_context(TruthServer.start())
         return self._server
 
-    def _worker(self, runtime: str, python: str | None) -> Worker:
+    def _worker(self, runtime: str, python: str | None) -> Client:
         key = (runtime, python)
         if key not in self._workers:
-            worker = self._workers[key] = Worker.start(python, self._directory / f"calibration-{runtime}.log")
+            log = self._directory / f"calibration-{runtime}.log"
+            worker = self._start(log) if self._start and runtime != "null" else Worker.start(python, log)
+            self._workers[key] = worker
             self._open.callback(worker.close)
         return self._workers[key]
 
     @staticmethod
-    def _open_session(worker: Worker, server: TruthServer | None, point: Point) -> None:
+    def _open_session(worker: Client, server: TruthServer | None, point: Point) -> None:
         if server is None:
             worker.open(point.runtime, {"first_s": point.ttft_s, "gap_s": point.gap_s})
         else:
@@ -104,19 +118,19 @@ class Calibrator:
             worker.open(point.runtime, {"url": server.url, "model": server.model, **connections})
 
     @staticmethod
-    def _drive(worker: Worker, point: Point) -> tuple[RoundRecord, Cost]:
+    def _drive(worker: Client, point: Point) -> tuple[RoundRecord, Cost]:
         return drive(worker, load_of(point), requests_of(point))
 
 
-def drive(worker: Worker, load: Load, requests: list[Request]) -> tuple[RoundRecord, Cost]:
+def drive(worker: Client, load: Load, requests: list[Request]) -> tuple[RoundRecord, Cost]:
     """Run one round; return its record and what it cost the worker. Raises EnginebenchError."""
     worker.prepare(requests, load=load, round_index=0, warmup=False, stall_timeout_s=STALL_TIMEOUT_S)
     tokens = sum(request.output_tokens for request in requests)
-    started_s, cpu_s = time.monotonic(), cpu_seconds(worker.pid)
-    worker.run()
-    wall_s, running_s = time.monotonic() - started_s, cpu_seconds(worker.pid) - cpu_s
+    cpu_s = cpu_seconds_of(worker)
+    wall_s = worker.run()["makespan_s"]
+    running_s = cpu_seconds_of(worker) - cpu_s
     record = worker.fetch()
-    decoding_s = cpu_seconds(worker.pid) - cpu_s - running_s
+    decoding_s = cpu_seconds_of(worker) - cpu_s - running_s
     return record, Cost(running_s / tokens, decoding_s / tokens, running_s / wall_s, tokens / wall_s)
 
 
@@ -168,6 +182,11 @@ def point_for(streams: int, gap_s: float, tokens: int, *, kind: str, runtime: st
     tokens = 1 << (most.bit_length() - 1)
     rounds = max(1, int(SHORT_S / (_SHORT_TTFT_S + gap_s * tokens)))
     return Point(streams, gap_s, _SHORT_TTFT_S, tokens, streams * rounds, kind, together=True, runtime=runtime)
+
+
+def cpu_seconds_of(client: Client) -> float:
+    """CPU time of all processes of a client so far."""
+    return sum(cpu_seconds(pid) for pid in pids_of(client))
 
 
 def cpu_seconds(pid: int) -> float:

@@ -56,6 +56,9 @@ class RankCrew:
         crew = (str(self._log_path), self._boot_id)
         return list(self._executor.map(_on_rank, [(crew, function, item) for item in items]))
 
+    def check_alive(self) -> None:
+        """Nothing: a worker that died tells it at the next call, and ranks that die end the harness."""
+
     def close(self) -> None:
         """Close every session and end every worker; the ranks stay for the next crew."""
         if self._closed:

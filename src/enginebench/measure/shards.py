@@ -15,7 +15,7 @@ from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from enginebench.clock import now_ns
 from enginebench.errors import WorkerError
@@ -71,6 +71,9 @@ class Crew(Protocol):
         Which place takes which item may change from call to call. Raises what a call raised.
         """
 
+    def check_alive(self) -> None:
+        """Raise WorkerError when a process on this host has ended. Also from within a call, which is not waited for."""
+
     def close(self) -> None:
         """End every process. May be called twice."""
 
@@ -81,6 +84,7 @@ class Shards:
     def __init__(self, crew: Crew):
         self._crew = crew
         self._load: Load | None = None
+        self.parts: Sequence[ShardRecord] = ()  # of the round that was fetched last: what each shard recorded
         self.facts: Mapping[str, Any] = {}
 
     @classmethod
@@ -99,8 +103,8 @@ class Shards:
         return self._crew.pids
 
     def check_alive(self) -> None:
-        """Raise WorkerError when a process has ended."""
-        self._each(_check)
+        """Raise WorkerError when a process has ended. May be called while a round is under way."""
+        self._crew.check_alive()
 
     def open(self, runtime: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
         """Open a session in every shard; return the facts of one, and the place and clock of each."""
@@ -119,7 +123,7 @@ class Shards:
         block: int = 0,
     ) -> None:
         """Divide the requests of the next round, and hand every shard its part."""
-        self._load = load
+        self._load, self.parts = load, ()
         settings = {"round_index": round_index, "warmup": warmup, "stall_timeout_s": stall_timeout_s, "block": block}
         parts = split(load, requests, self._crew.size)
         self._crew.map(_prepare, [{"requests": part.requests, "load": part.load, **settings} for part in parts])
@@ -142,17 +146,10 @@ class Shards:
 
     def fetch(self) -> RoundRecord:
         """The record of the round that was run last, put together; once."""
-        return self.put_together(self.fetch_parts())
-
-    def fetch_parts(self) -> list[ShardRecord]:
-        """What each shard recorded of the round that was run last, for those who judge them one by one; once."""
-        return self._each(_fetch)
-
-    def put_together(self, parts: Sequence[ShardRecord]) -> RoundRecord:
-        """One record of the parts of the round that was prepared last."""
         if self._load is None:
             raise WorkerError("The shards were asked for a record before a round was prepared.")
-        return merge(self._load, parts)
+        self.parts = self._each(_fetch)
+        return merge(self._load, self.parts)
 
     def close(self) -> None:
         """Close every session and end every process. May be called twice."""
@@ -160,6 +157,14 @@ class Shards:
 
     def _each(self, function: Callable[[Place, None], Answer]) -> list[Answer]:
         return self._crew.map(function, [None] * self._crew.size)
+
+
+Client: TypeAlias = Worker | Shards
+
+
+def pids_of(client: Client) -> Sequence[int]:
+    """The processes of a client on this host."""
+    return client.pids if isinstance(client, Shards) else (client.pid,)
 
 
 # --- What is done at a place: by its own name, because it may have to be sent there --------------------------------
@@ -179,10 +184,6 @@ def _run(place: Place, on_progress: OnProgress | None) -> Mapping[str, Any]:
 
 def _fetch(place: Place, _: None) -> ShardRecord:
     return ShardRecord(place.worker.fetch(), place.clock)
-
-
-def _check(place: Place, _: None) -> None:
-    place.worker.check_alive()
 
 
 class Tally:
@@ -282,6 +283,11 @@ class LocalCrew:
             self._kill()
             raise
         return [call.result() for call in calls]
+
+    def check_alive(self) -> None:
+        """Raise WorkerError when a process has ended."""
+        for place in self._places:
+            place.worker.check_alive()
 
     def close(self) -> None:
         """Close every session and end every process."""

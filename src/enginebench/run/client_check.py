@@ -16,6 +16,7 @@ from enginebench.measure.calibration import Calibration
 from enginebench.measure.calibrator import Calibrator, point_for
 from enginebench.measure.records import RoundRecord
 from enginebench.measure.validity import Gate, validity
+from enginebench.run.clients import ShardCount, start_client_here
 from enginebench.run.plan import PlannedCell
 
 SCHEMA = "enginebench/calibration/1"
@@ -24,8 +25,8 @@ SCHEMA = "enginebench/calibration/1"
 class ClientCheck:
     """Calibrates and judges the cells of one run. ``python``: the interpreter of the direct path's worker."""
 
-    def __init__(self, directory: Path, python: str) -> None:
-        self._calibrator = Calibrator(directory)
+    def __init__(self, directory: Path, python: str, shards: ShardCount = 1) -> None:
+        self._calibrator = Calibrator(directory, lambda log_path: start_client_here(shards, log_path))
         self._python = python
         self._points: dict[str, Calibration] = {}
 
@@ -80,6 +81,9 @@ class ClientCheck:
         point = found.point
         key = f"{point.runtime}-{point.kind}-{point.streams}x{1 / point.gap_s:.0f}-{point.tokens}"
         self._points[key] = found
+        for number, shard in enumerate(self._calibrator.of_shards.get(point, ())):
+            if shard is not None:
+                self._points[f"{key}-shard{number}"] = shard
         return key
 
 

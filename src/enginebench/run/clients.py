@@ -5,12 +5,11 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from enginebench.errors import EnginebenchError
-from enginebench.measure.shards import Shards
+from enginebench.measure.shards import Client, Shards
 from enginebench.measure.worker_process import Worker
 from enginebench.plan.cells import Cell
 
 ShardCount: TypeAlias = int | Literal["mpi"]
-Client: TypeAlias = Worker | Shards
 
 MPI: Literal["mpi"] = "mpi"
 
@@ -43,9 +42,13 @@ def start_client(shards: ShardCount, log_path: Path) -> Client:
     return Worker.start(None, log_path) if shards == 1 else Shards.start(shards, log_path)
 
 
-def pids_of(client: Client) -> Sequence[int]:
-    """The processes of a client on this host."""
-    return client.pids if isinstance(client, Shards) else (client.pid,)
+def start_client_here(shards: ShardCount, log_path: Path) -> Client:
+    """``start_client``, for a server that only this host reaches. Raises EnginebenchError for shards elsewhere."""
+    client = start_client(shards, log_path)
+    if isinstance(client, Shards) and len(client.pids) < client.size:
+        client.close()
+        raise EnginebenchError("shards on other hosts cannot reach the truth server, which is on this one")
+    return client
 
 
 def connections_each(client: Client, connections: int) -> int:
