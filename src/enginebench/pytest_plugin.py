@@ -80,6 +80,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="let the tokenizer run the Python that its directory brings, as ChatGLM's does; read it before",
     )
+    group.addoption(
+        "--engine",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting of the engine on the path direct: kv_cache_tokens, kv_cache_fraction, scheduler_policy, "
+        "chunked_context=on, adapter; may be repeated (docs/tensorrt-llm.md)",
+    )
     group.addoption("--rounds", type=int, metavar="N", help="measured rounds a cell, in place of the scenario's")
     group.addoption(
         "--triton-url",
@@ -170,6 +178,7 @@ def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
     from enginebench.run.attached import Attached
     from enginebench.run.builds import build_from_option
     from enginebench.run.clients import read_shards
+    from enginebench.run.direct import read_settings
     from enginebench.run.plan import make_plan
 
     assert bench.selection is not None
@@ -180,8 +189,9 @@ def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
     bench.attached = Attached(option.triton_url, option.openai_url, option.openai_model)
     bench.attached.check([cell.path for cell in cells])
     build = build_from_option(option.build, config.rootpath, option.tokenizer, option.trust_remote_code)
+    engine = read_settings(option.engine, build, [cell.path for cell in cells])
     return make_plan(
-        build, open_tokenizer(build), bench.selection, cells, bench.expansion.left_out, config.option.rounds
+        build, open_tokenizer(build), bench.selection, cells, bench.expansion.left_out, option.rounds, engine=engine
     )
 
 

@@ -52,3 +52,34 @@ def test_an_engine_is_measured_in_its_own_interpreter(
     assert session["facts"]["adapter"] == adapter
     assert session["facts"]["tensorrt_llm"] == version
     assert session["facts"]["settings"]["kv_cache_reuse"] is False
+
+
+def test_settings_of_a_command_line_reach_the_engine_and_reuse_gets_a_session_of_its_own(
+    project: BenchProject, tmp_path: Path
+) -> None:
+    project.write_scenario("warm", SCENARIO + "kv_cache_reuse: true\n")
+    done = project.bench(
+        *("--build", option(tmp_path, "fp16", "1.2.0rc2"), "--scenario", "tiny", "--scenario", "warm"),
+        *("--path", "direct", "--engine", "kv_cache_tokens=4096", "--engine", "chunked_context=on"),
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = project.run()
+    assert run.data["plan"]["engine"] == {"kv_cache_tokens": 4096, "chunked_context": True}
+    settings = [session["facts"]["settings"] for session in run.data["sessions"]]
+    assert [each["kv_cache_reuse"] for each in settings] == [False, True]
+    assert {(each["kv_cache_tokens"], each["kv_cache_fraction"], each["chunked_context"]) for each in settings} == {
+        (4096, None, True)
+    }
+
+
+def test_the_reference_engine_has_no_such_settings(project: BenchProject) -> None:
+    done = project.bench("--scenario", "tiny", "--path", "direct", "--engine", "kv_cache_tokens=4096")
+    assert done.returncode == 4
+    assert "--engine kv_cache_tokens=4096 cannot be told to build reference" in done.stderr
+
+
+def test_a_reference_cell_that_wants_reuse_is_not_applicable(project: BenchProject) -> None:
+    project.write_scenario("warm", SCENARIO + "kv_cache_reuse: true\n")
+    done = project.bench("--scenario", "tiny", "--scenario", "warm", "--path", "direct")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(cell["status"] for cell in project.run().data["cells"].values()) == ["measured", "not_applicable"]

@@ -7,8 +7,15 @@ from typing import Any
 import pytest
 
 from enginebench.builds.build import Build, Limits
-from enginebench.errors import BuildError
-from enginebench.run.direct import runtime_of, world_of
+from enginebench.errors import BuildError, EnginebenchError
+from enginebench.run.direct import (
+    check_gpus,
+    read_settings,
+    reuses_no_kv_cache,
+    runtime_of,
+    visible_gpus,
+    world_of,
+)
 from enginebench.runtimes.tensorrt_llm.settings import settings_from
 
 ENGINE = Build(
@@ -70,3 +77,94 @@ def test_ranks_are_started_together_where_the_library_does_not(changes: dict[str
 def test_an_old_engine_on_several_ranks_is_refused() -> None:
     with pytest.raises(BuildError, match="needs 2 ranks"):
         world_of(build(tp=2, version=None, layout="builder_config"))
+
+
+# --- What a command line decides --------------------------------------------------------------------------------------
+
+
+def test_what_a_command_line_gives_goes_before_what_is_chosen_here() -> None:
+    given = read_settings(["kv_cache_tokens=4096", "scheduler_policy=max_utilization", "chunked_context=on"], ENGINE)
+    settings = settings_from(runtime_of(ENGINE, {**given, "kv_cache_reuse": True})[1])
+    assert (settings.kv_cache_tokens, settings.kv_cache_fraction) == (4096, None)
+    assert settings.scheduler_policy == "max_utilization"
+    assert settings.chunked_context
+    assert settings.kv_cache_reuse
+    assert read_settings(["kv_cache_fraction=0.5", "adapter=executor"], ENGINE) == {
+        "kv_cache_fraction": 0.5,
+        "adapter": "executor",
+    }
+    assert read_settings([], build(kind="reference")) == {}
+
+
+@pytest.mark.parametrize(
+    ("texts", "changes", "said"),
+    [
+        (["kvcache=1"], {}, "names no setting: give one of kv_cache_tokens"),
+        (["kv_cache_tokens=many"], {}, "needs a number of tokens"),
+        (["chunked_context=yes"], {}, "needs on or off"),
+        (["chunked_context"], {}, "needs on or off"),
+        (["kv_cache_tokens=0"], {}, "at least 1"),
+        (["kv_cache_tokens=9", "kv_cache_tokens=8"], {}, "given twice"),
+        (["kv_cache_tokens=9", "kv_cache_fraction=0.5"], {}, "give one of them"),
+        (["scheduler_policy=fifo"], {}, "guaranteed_no_evict"),
+        (["adapter=vllm"], {}, "llm_api"),
+        (["adapter=executor"], {"kind": "pytorch"}, "only llm_api does"),
+        (["kv_cache_tokens=9"], {"kind": "reference"}, "reference engine, which has no such setting"),
+        (["chunked_context=on"], {"inflight_off": "paged_kv_cache is off"}, "whole batches"),
+        (["kv_cache_fraction=0.5"], {"version": "0.8.0"}, "whole batches"),
+        (["kv_cache_tokens=9"], {"kind": "pytorch", "llm_args": {"kv_cache_config": {}}}, "say it there"),
+    ],
+)
+def test_what_an_engine_cannot_be_told_is_refused_in_one_sentence(
+    texts: list[str], changes: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(EnginebenchError, match=said) as caught:
+        read_settings(texts, build(**changes))
+    assert str(caught.value).count(". ") == 0
+
+
+def test_settings_without_the_direct_path_are_refused() -> None:
+    with pytest.raises(BuildError, match="without the path direct"):
+        read_settings(["kv_cache_tokens=9"], ENGINE, ["ensemble"])
+
+
+def test_who_cannot_reuse_a_kv_cache_says_so() -> None:
+    assert reuses_no_kv_cache(ENGINE) is None
+    assert reuses_no_kv_cache(build(kind="pytorch", version=None)) is None
+    assert "reference engine" in str(reuses_no_kv_cache(build(kind="reference")))
+    assert "whole batches" in str(reuses_no_kv_cache(build(layout="builder_config", version=None)))
+
+
+def test_the_executor_needs_its_ranks_started_whatever_the_version() -> None:
+    world = world_of(build(tp=2), {"adapter": "executor"})
+    assert world is not None
+    assert world.options["adapter"] == "executor"
+
+
+@pytest.mark.parametrize("changes", [{"version": "0.8.0"}, {"inflight_off": "paged_kv_cache is off"}])
+def test_whole_batches_on_several_ranks_are_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(BuildError, match="whole batches are run on one"):
+        world_of(build(tp=2, **changes))
+
+
+# --- GPUs -------------------------------------------------------------------------------------------------------------
+
+
+def test_too_few_gpus_are_refused_before_anything_is_started() -> None:
+    check_gpus(build(tp=2), 2)
+    check_gpus(build(tp=2), None)
+    check_gpus(build(kind="reference"), 0)
+    with pytest.raises(BuildError, match=r"needs 4 GPUs \(tp 2 × pp 2 × cp 1\), and 2 can be seen here"):
+        check_gpus(build(tp=2, pp=2), 2)
+
+
+@pytest.mark.parametrize(("visible", "count"), [(None, 4), ("0,2", 2), ("", 0), ("1,-1,2", 1), ("GPU-a, GPU-b", 2)])
+def test_the_gpus_that_an_interpreter_sees_are_counted(
+    monkeypatch: pytest.MonkeyPatch, visible: str | None, count: int
+) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert visible_gpus(ENGINE, ("a", "b", "c", "d")) == count
+    assert visible_gpus(ENGINE, None) is None
+    assert visible_gpus(build(container=("docker", "run", "image")), ("a",)) is None

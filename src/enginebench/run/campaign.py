@@ -39,7 +39,13 @@ class Campaign:
         self._telemetry = Telemetry()
         self._telemetry.start()
         self._sessions = Sessions(
-            plan.build, self._store.directory, self._telemetry, plan.connections, attached, shards
+            plan.build,
+            self._store.directory,
+            self._telemetry,
+            plan.connections,
+            attached,
+            shards,
+            engine=plan.engine,
         )
         self._client_check = ClientCheck(self._store.directory / "logs", plan.build.python, shards)
         self.measured = 0
@@ -63,7 +69,7 @@ class Campaign:
         cell_run: CellRun | None = None
         with self._progress.cell(cell.id, planned.estimate_s):
             try:
-                worker = self._sessions.use(cell.path)
+                worker = self._sessions.use(cell.path, planned.scenario.kv_cache_reuse)
                 cell_run = CellRun(planned, worker, self._plan.tokenizer, self._progress, self._sessions.check_alive)
                 yield cell_run
                 cell_run.collect()
@@ -136,5 +142,6 @@ def _header(plan: Plan, command: Sequence[str], attached: Attached) -> dict[str,
             "scenarios": {name: scenario_facts(scenario) for name, scenario in scenarios.items()},
             "cells": [planned.cell.id for planned in plan.cells],
             "left_out": dict(plan.left_out),
+            "engine": dict(plan.engine),
         },
     }

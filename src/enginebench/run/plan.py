@@ -4,7 +4,8 @@ Starts nothing; the clock and the engine are not asked.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from enginebench.builds.build import Build, not_applicable_reason
 from enginebench.builds.tokenizer import Tokenizer
@@ -13,6 +14,7 @@ from enginebench.plan.expand import estimate_s
 from enginebench.plan.prompts import round_requests
 from enginebench.plan.scenario import Scenario
 from enginebench.plan.selection import Selection
+from enginebench.run.direct import reuses_no_kv_cache
 
 # What the default reference build takes on two slow cores. Any other engine makes the estimate a rough one.
 ASSUMED_STEP_S = 0.0135
@@ -41,6 +43,7 @@ class Plan:
     set_name: str | None
     cells: tuple[PlannedCell, ...]
     left_out: Mapping[str, str]  # cell id → why the set leaves it out
+    engine: Mapping[str, Any] = field(default_factory=dict)  # settings of the engine that the command line gave
 
     @property
     def estimate_s(self) -> float:
@@ -62,6 +65,8 @@ def make_plan(
     cells: Sequence[Cell],
     left_out: Mapping[str, str],
     rounds: int | None = None,
+    *,
+    engine: Mapping[str, Any] | None = None,
 ) -> Plan:
     """Join ``cells`` with their scenarios and hold them against the limits of ``build``.
 
@@ -70,7 +75,14 @@ def make_plan(
     """
     scenarios = {scenario.name: scenario for scenario in selection.scenarios}
     planned = tuple(_planned(build, tokenizer, scenarios[cell.scenario], cell, rounds) for cell in cells)
-    return Plan(build=build, tokenizer=tokenizer, set_name=selection.set_name, cells=planned, left_out=left_out)
+    return Plan(
+        build=build,
+        tokenizer=tokenizer,
+        set_name=selection.set_name,
+        cells=planned,
+        left_out=left_out,
+        engine=engine or {},
+    )
 
 
 def _planned(build: Build, tokenizer: Tokenizer, scenario: Scenario, cell: Cell, rounds: int | None) -> PlannedCell:
@@ -90,6 +102,12 @@ def _planned(build: Build, tokenizer: Tokenizer, scenario: Scenario, cell: Cell,
         scenario=scenario,
         rounds=rounds or scenario.rounds,
         prompt_tokens=(min(lengths), max(lengths)),
-        not_applicable=not_applicable_reason(build, max(lengths), longest, cell.load.connections),
+        not_applicable=_not_run_as_asked(build, scenario, cell)
+        or not_applicable_reason(build, max(lengths), longest, cell.load.connections),
         estimate_s=a_cell_s,
     )
+
+
+def _not_run_as_asked(build: Build, scenario: Scenario, cell: Cell) -> str | None:
+    """A server keeps its KV cache as it was configured, whatever a scenario asks."""
+    return reuses_no_kv_cache(build) if scenario.kv_cache_reuse and cell.path == "direct" else None

@@ -5,6 +5,7 @@ paths share a server. What each session cost, in time and memory, is kept for th
 """
 
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,16 @@ from enginebench.measure.telemetry import MemoryPhases, Telemetry
 from enginebench.measure.worker_process import Worker
 from enginebench.run.attached import Attached
 from enginebench.run.clients import ShardCount, connections_each, start_client
-from enginebench.run.direct import runtime_of, world_of
+from enginebench.run.direct import check_gpus, runtime_of, visible_gpus, world_of
 from enginebench.server.launch import TritonServer
 from enginebench.server.repository import write_reference_repository
 
 
 class Sessions:
-    """Opens, shares and closes the ways to one build; logs and model repository land in ``directory``, the run's."""
+    """Opens, shares and closes the ways to one build; logs and model repository land in ``directory``, the run's.
+
+    ``engine``: settings of an engine that is run directly, as the command line gave them.
+    """
 
     def __init__(
         self,
@@ -34,6 +38,8 @@ class Sessions:
         connections: int,
         attached: Attached,
         shards: ShardCount = 1,
+        *,
+        engine: Mapping[str, Any] | None = None,
     ):
         self._build = build
         self._directory = directory
@@ -41,11 +47,12 @@ class Sessions:
         self._connections = connections
         self._attached = attached
         self._shards = shards
+        self._settings = dict(engine or {})
         self._engine = ExitStack()  # what to undo, last first, when the engine that is loaded now goes
         self._phases = MemoryPhases(telemetry)  # of that engine
         self._server: TritonServer | None = None
         self._worker: Client | None = None
-        self._path = ""
+        self._way = ("", False)  # the path, and whether the engine reuses its KV cache
         self._entries: list[tuple[dict[str, Any], MemoryPhases]] = []
 
     @property
@@ -53,22 +60,25 @@ class Sessions:
         """The ``sessions`` of run.json, as far as they are known."""
         return [entry | {"memory": phases.as_json()} for entry, phases in self._entries]
 
-    def use(self, path: str) -> Client:
+    def use(self, path: str, kv_cache_reuse: bool = False) -> Client:
         """Return the worker that drives ``path``, opening what is missing and closing what would be in its way.
+
+        An engine that is run directly is loaded anew when ``kv_cache_reuse`` changes; a server has its own mind.
 
         Raises:
             EnginebenchError: engine or server cannot be started, or died since it was used last.
         """
-        if self._worker is not None and path == self._path:
+        way = (path, kv_cache_reuse and path == "direct")
+        if self._worker is not None and way == self._way:
             self.check_alive()
             return self._worker
         self._close_worker()
         started_s = time.monotonic()
         if path == "direct":
-            self._open_direct()
+            self._open_direct({**self._settings, "kv_cache_reuse": kv_cache_reuse})
         else:
             self._open_on_server(path)
-        self._path = path
+        self._way = way
         assert self._worker is not None
         entry = {"path": path, "facts": dict(self._worker.facts), "opened_s": time.monotonic() - started_s}
         self._entries.append((entry, self._phases))
@@ -100,11 +110,12 @@ class Sessions:
         self._close_worker()
         self._engine.close()
 
-    def _open_direct(self) -> None:
+    def _open_direct(self, settings: Mapping[str, Any]) -> None:
         self._engine.close()
+        check_gpus(self._build, visible_gpus(self._build, self._telemetry.gpus))
+        world = world_of(self._build, settings)
+        runtime, options = runtime_of(self._build, settings)
         self._prepare_engine()
-        runtime, options = runtime_of(self._build)
-        world = world_of(self._build)
         self._worker = Worker.start(self._build.launcher, self._log("direct"), world=world)
         self._watch("engine", self._worker.pid)
         self._worker.open(runtime, options)
@@ -153,7 +164,7 @@ class Sessions:
         self._engine.callback(self._telemetry.unwatch, role)
 
     def _close_worker(self) -> None:
-        worker, self._worker, self._path = self._worker, None, ""
+        worker, self._worker, self._way = self._worker, None, ("", False)
         if worker is not None:
             worker.close()
             self._telemetry.unwatch("client")

@@ -3,6 +3,7 @@
 Each is looked for in ``llmapi`` first (pydantic, from 2025 on) and in the bindings otherwise.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 from enginebench.errors import SessionError
@@ -33,6 +34,12 @@ def kv_cache_config(settings: Settings, *modules: str) -> Any:
         "enable_block_reuse": settings.kv_cache_reuse,
     }
     return kind(**supported(accepted(kind), wanted))
+
+
+def require_told(settings: Settings, told: Mapping[str, Any], name: str) -> None:
+    """Raise SessionError when chunked context was asked for, and ``name``, which asks for it, is not in ``told``."""
+    if settings.chunked_context and name not in told:
+        raise SessionError("The installed tensorrt_llm cannot be told chunked_context: leave it off.")
 
 
 def scheduler_config(settings: Settings, *modules: str) -> Any:

@@ -14,7 +14,13 @@ from typing import Any
 from enginebench.errors import SessionError
 from enginebench.plan.requests import Request
 from enginebench.runtimes.base import JsonValue
-from enginebench.runtimes.tensorrt_llm.configs import BINDINGS, config_class, kv_cache_config, scheduler_config
+from enginebench.runtimes.tensorrt_llm.configs import (
+    BINDINGS,
+    config_class,
+    kv_cache_config,
+    require_told,
+    scheduler_config,
+)
 from enginebench.runtimes.tensorrt_llm.library import accepted, has, one_line, supported
 from enginebench.runtimes.tensorrt_llm.mailbox import Mailbox
 from enginebench.runtimes.tensorrt_llm.perf_metrics import timing
@@ -101,6 +107,7 @@ class ExecutorApi:
             "max_num_tokens": settings.max_num_tokens,
         }
         self._told = supported(accepted(config_kind), wanted)
+        require_told(settings, self._told, "enable_chunked_context")
         model_type = config_class("ModelType", BINDINGS).DECODER_ONLY
         try:
             return config_class("Executor", BINDINGS)(

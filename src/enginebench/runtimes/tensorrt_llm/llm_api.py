@@ -15,7 +15,14 @@ from typing import Any
 from enginebench.errors import SessionError
 from enginebench.plan.requests import Request
 from enginebench.runtimes.base import JsonValue
-from enginebench.runtimes.tensorrt_llm.configs import BINDINGS, LLMAPI, config_class, kv_cache_config, scheduler_config
+from enginebench.runtimes.tensorrt_llm.configs import (
+    BINDINGS,
+    LLMAPI,
+    config_class,
+    kv_cache_config,
+    require_told,
+    scheduler_config,
+)
 from enginebench.runtimes.tensorrt_llm.library import accepted, find, has, one_line, supported
 from enginebench.runtimes.tensorrt_llm.mailbox import Mailbox
 from enginebench.runtimes.tensorrt_llm.perf_metrics import timing
@@ -43,6 +50,7 @@ class LlmApi:
         known = _argument_names(settings.kind)
         wanted = _arguments(settings, known)
         self._told = supported(known, wanted)
+        require_told(settings, self._told, "enable_chunked_prefill")
         self._untold = sorted(name for name, value in wanted.items() if value is not None and name not in self._told)
         self._statistics = settings.iteration_statistics and _has_statistics(llm_class)
         self._llm = _loaded(llm_class, self._told)

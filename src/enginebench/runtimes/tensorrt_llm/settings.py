@@ -12,8 +12,8 @@ from typing import Any, Literal
 from enginebench.errors import SessionError
 from enginebench.runtimes.base import JsonValue
 
-AdapterName = Literal["llm_api", "executor", "model_runner"]
-ADAPTERS: tuple[AdapterName, ...] = ("llm_api", "executor", "model_runner")
+AdapterName = Literal["llm_api", "executor", "model_runner", "model_runner_cpp"]
+ADAPTERS: tuple[AdapterName, ...] = ("llm_api", "executor", "model_runner", "model_runner_cpp")
 POLICIES = ("guaranteed_no_evict", "max_utilization")
 
 
@@ -73,9 +73,17 @@ def _check(settings: Settings) -> None:
         raise SessionError(f"scheduler_policy {settings.scheduler_policy!r} is unknown: use {' or '.join(POLICIES)}.")
     if settings.adapter not in (None, *ADAPTERS):
         raise SessionError(f"adapter {settings.adapter!r} is unknown: use {', '.join(ADAPTERS)}.")
+    if settings.kind == "pytorch" and settings.adapter not in (None, "llm_api"):
+        raise SessionError(f"adapter {settings.adapter!r} runs engines, and no checkpoint: only llm_api does.")
+    if min(settings.tp, settings.pp, settings.cp) < 1:
+        raise SessionError("tp, pp and cp must be at least 1.")
+    _check_pool(settings)
+
+
+def _check_pool(settings: Settings) -> None:
+    if settings.kv_cache_tokens is not None and settings.kv_cache_tokens < 1:
+        raise SessionError(f"kv_cache_tokens {settings.kv_cache_tokens} must be at least 1.")
     if settings.kv_cache_tokens is not None and settings.kv_cache_fraction is not None:
         raise SessionError("kv_cache_tokens and kv_cache_fraction both size the KV pool: give one of them.")
     if settings.kv_cache_fraction is not None and not 0 < settings.kv_cache_fraction < 1:
         raise SessionError(f"kv_cache_fraction {settings.kv_cache_fraction} must lie between 0 and 1.")
-    if min(settings.tp, settings.pp, settings.cp) < 1:
-        raise SessionError("tp, pp and cp must be at least 1.")
