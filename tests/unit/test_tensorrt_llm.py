@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -240,3 +241,42 @@ def test_only_model_runner_loads_engines_of_before_0_8(tmp_path: Path) -> None:
 
 def test_model_runner_is_run_on_one_rank(tmp_path: Path) -> None:
     assert "run on one" in refused("0.8.0", tmp_path, tp=2)
+
+
+@pytest.mark.parametrize("version", ["0.7.1", "0.8.0", "0.11.0", "0.16.0"])
+def test_a_batch_in_one_piece_tells_when_its_first_token_was_there(tmp_path: Path, version: str) -> None:
+    with opened(version, tmp_path, adapter="model_runner") as session:
+        assert session.facts()["perf_metrics"] is True
+        session.submit([replace(ask(index, 1, index), streaming=False) for index in range(2)])
+        arrivals = collect(session, 2)
+        timings: list[dict[str, float]] = list(session.observations()["requests"])  # type: ignore[arg-type]
+        assert not session.observations()["requests"]
+        session.submit([ask(0, 1)])  # streamed: our own stamps are there
+        collect(session, 1)
+        assert not session.observations()["requests"]
+    assert [len(each.payload) for each in arrivals] == [8, 8]
+    assert [each["request"] for each in timings] == [0, 1]
+    assert all(0 < each["first_token_s"] < each["last_token_s"] for each in timings)
+
+
+def test_a_first_token_is_not_asked_for_where_it_cannot_be_told(tmp_path: Path) -> None:
+    for version, adapter in (("0.6.1", "model_runner"), ("0.8.0", "model_runner_cpp")):
+        with opened(version, tmp_path, adapter=adapter) as session:
+            assert session.facts()["perf_metrics"] is False
+            session.submit([replace(ask(0, 1), streaming=False)])
+            collect(session, 1)
+            assert not session.observations()["requests"]
+
+
+def test_model_runner_cpp_is_left_to_the_executor_where_there_is_one(tmp_path: Path) -> None:
+    assert "adapter=executor" in refused("0.9.0", tmp_path, adapter="model_runner_cpp")
+    assert "has no ModelRunnerCpp" in refused("0.6.1", tmp_path, adapter="model_runner_cpp")
+
+
+@pytest.mark.parametrize("asked", [{"kv_cache_reuse": True}, {"kv_cache_tokens": 9}, {"chunked_context": True}])
+def test_what_whole_batches_cannot_be_told_is_refused(tmp_path: Path, asked: dict[str, Any]) -> None:
+    assert f"cannot be told {next(iter(asked))}" in refused("0.8.0", tmp_path, **asked)
+
+
+def test_chunked_context_that_a_version_cannot_be_told_is_refused(tmp_path: Path) -> None:
+    assert "cannot be told chunked_context" in refused("0.15.0", tmp_path, chunked_context=True)

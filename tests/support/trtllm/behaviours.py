@@ -259,6 +259,42 @@ class Response(Strict):
         return self.__dict__["=error_msg"] is not None
 
 
+class GenerationSession(Strict):
+    """Decodes a static batch, and tells a profiler when its first and its last token are there."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "decode":  # an object of Python's: whoever wraps a method that there is may do so
+            self.__dict__[name] = value
+        else:
+            super().__setattr__(name, value)
+
+    def _do_decode(self, input_ids: Any, sampling_config: Any, streaming: bool = False, **kwargs: Any) -> Any:
+        profiler = kwargs.get("benchmark_profiler")
+        steps = self._steps(input_ids, sampling_config, profiler)
+        return steps if streaming else list(steps)[-1]
+
+    def _steps(self, prompts: list[list[int]], config: Any, profiler: Any) -> Iterator[Any]:
+        from .torch import Tensor
+
+        tokens = config.max_new_tokens
+        seed = None if config.top_k == 1 else config.random_seed
+        answers = [compute.answer(prompt, tokens, seed) for prompt in prompts]
+        width = max(map(len, prompts)) + tokens
+        for step in range(1, tokens + 1):
+            time.sleep(compute.STEP_S / 2)
+            if step > 1 and any(prompt[0] == compute.BREAKS for prompt in prompts):
+                raise RuntimeError("CUDA error: an illegal memory\naccess was encountered")
+            if profiler is not None and step == 1:
+                assert profiler.is_recording_perf_profile is False
+                profiler.record_cuda_event("first_token")
+            rows = [[*prompt, *answer[:step]] for prompt, answer in zip(prompts, answers, strict=True)]
+            yield Tensor([[row + [-1] * (width - len(row))] for row in rows])
+        if profiler is not None:
+            profiler.record_cuda_event("last_token")
+            profiler.record_elapsed_time("first_token", "last_token", "generation_time")
+            profiler.add_aux_info("generation_step_count", tokens - 1)
+
+
 class ModelRunner(Strict):
     """Static batches; answers repeat the prompt and are padded."""
 
@@ -267,32 +303,38 @@ class ModelRunner(Strict):
         need(isinstance(engine_dir, str), "engine_dir must be a string")
         if not Path(engine_dir).is_dir():
             raise RuntimeError(f"{engine_dir}/config.json does not exist")
-        return cls._made()
+        return cls._made(**cls._inside())
+
+    @classmethod
+    def _inside(cls) -> dict[str, Any]:
+        return {"session": cls._world["GenerationSession"]._made()}
 
     def _do_generate(self, batch_input_ids: Any, sampling_config: Any, streaming: bool = False, **_: Any) -> Any:
         prompts = [each.tolist() for each in batch_input_ids]
         need(all(each.dtype == "int32" for each in batch_input_ids), "prompts must be int32")
         need(isinstance(sampling_config, self._world["runtime.SamplingConfig"]), "a foreign sampling_config")
-        tokens = sampling_config.max_new_tokens
         for prompt in prompts:
-            compute.check_length(prompt, tokens)
-        seed = None if sampling_config.top_k == 1 else sampling_config.random_seed
-        answers = [compute.answer(prompt, tokens, seed) for prompt in prompts]
-        steps = self._steps(prompts, answers, tokens)
+            compute.check_length(prompt, sampling_config.max_new_tokens)
+        return self._decoded(prompts, sampling_config, streaming)
+
+    def _decoded(self, prompts: list[list[int]], config: Any, streaming: bool) -> Any:
+        lengths = [len(prompt) for prompt in prompts]
+        return self.session.decode(
+            input_ids=prompts, context_lengths=lengths, sampling_config=config, streaming=streaming
+        )
+
+
+class ModelRunnerCpp(ModelRunner):
+    """The C++ session: whole answers only."""
+
+    @classmethod
+    def _inside(cls) -> dict[str, Any]:
+        return {}
+
+    def _decoded(self, prompts: list[list[int]], config: Any, streaming: bool) -> Any:
         if streaming:
-            return steps
-        return list(steps)[-1]
-
-    def _steps(self, prompts: list[list[int]], answers: list[list[int]], tokens: int) -> Iterator[Any]:
-        from .torch import Tensor
-
-        width = max(map(len, prompts)) + tokens
-        for step in range(1, tokens + 1):
-            time.sleep(compute.STEP_S / 2)
-            if step > 1 and any(prompt[0] == compute.BREAKS for prompt in prompts):
-                raise RuntimeError("CUDA error: an illegal memory\naccess was encountered")
-            rows = [[*prompt, *answer[:step]] for prompt, answer in zip(prompts, answers, strict=True)]
-            yield Tensor([[row + [-1] * (width - len(row))] for row in rows])
+            raise RuntimeError(violation("Streaming is not supported in C++ session."))
+        return list(GenerationSession._steps(self, prompts, config, None))[-1]  # type: ignore[arg-type]
 
 
 BEHAVIOURS: dict[str, tuple[type, ...]] = {
@@ -308,4 +350,6 @@ BEHAVIOURS: dict[str, tuple[type, ...]] = {
     "executor.Response": (Response,),
     "executor.IterationStats": (IterationStats,),
     "ModelRunner": (ModelRunner,),
+    "ModelRunnerCpp": (ModelRunnerCpp,),
+    "GenerationSession": (GenerationSession,),
 }

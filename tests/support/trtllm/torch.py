@@ -1,5 +1,6 @@
 """The little of torch that static-batch runners need."""
 
+import time
 from types import ModuleType
 from typing import Any
 
@@ -22,6 +23,24 @@ class Tensor:
         return self._values
 
 
+class Event:
+    """A moment; of the host's clock, since there is no GPU."""
+
+    def __init__(self, enable_timing: bool = False) -> None:
+        assert enable_timing
+        self._moment_s: float | None = None
+
+    def record(self) -> None:
+        """Now."""
+        self._moment_s = time.monotonic()
+
+    def elapsed_time(self, end: "Event") -> float:
+        """Milliseconds from this moment to ``end``."""
+        assert self._moment_s is not None
+        assert end._moment_s is not None
+        return (end._moment_s - self._moment_s) * 1e3
+
+
 def module() -> ModuleType:
     """A module to be found as ``torch``."""
     torch = ModuleType("torch")
@@ -29,4 +48,5 @@ def module() -> ModuleType:
     torch.int32 = "int32"  # type: ignore[attr-defined]
     torch.cuda = ModuleType("torch.cuda")  # type: ignore[attr-defined]
     torch.cuda.synchronize = lambda: None
+    torch.cuda.Event = Event
     return torch

@@ -17,6 +17,7 @@ from enginebench.runtimes.tensorrt_llm.library import accepted, find, load, vers
 from enginebench.runtimes.tensorrt_llm.llm_api import LlmApi
 from enginebench.runtimes.tensorrt_llm.mailbox import Mailbox
 from enginebench.runtimes.tensorrt_llm.model_runner import ModelRunnerApi
+from enginebench.runtimes.tensorrt_llm.model_runner_cpp import ModelRunnerCppApi
 from enginebench.runtimes.tensorrt_llm.session import Engine, EngineSession
 from enginebench.runtimes.tensorrt_llm.settings import AdapterName, Settings, settings_from
 
@@ -24,6 +25,7 @@ ENGINES: Mapping[AdapterName, Callable[[Settings, Mailbox], Engine]] = {
     "llm_api": LlmApi,
     "executor": ExecutorApi,
     "model_runner": ModelRunnerApi,
+    "model_runner_cpp": ModelRunnerCppApi,
 }
 WORLD_SIZE = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "SLURM_STEP_NUM_TASKS")
 
@@ -132,7 +134,7 @@ def _minor(text: str) -> tuple[str, ...]:
 
 
 def _check_ranks(settings: Settings, adapter: AdapterName) -> None:
-    if adapter == "model_runner" and settings.world_size > 1:
+    if adapter in ("model_runner", "model_runner_cpp") and settings.world_size > 1:
         raise SessionError(f"{settings.directory} needs {settings.world_size} ranks, and ModelRunner is run on one.")
     ranks, needed = mpi_ranks(), 1 if adapter == "llm_api" else settings.world_size
     if ranks != needed:

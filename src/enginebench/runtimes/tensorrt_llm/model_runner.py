@@ -1,8 +1,9 @@
 """TensorRT-LLM's ModelRunner: static batches, for engines that nothing newer loads or that cannot batch in flight.
 
 A release is a batch: all its requests start together, and the batch ends with its longest answer. Versions with
-streaming (from 0.7 on) give one token a step to every request; 0.6 gives all at the end, and refuses to stream.
-Nothing can be cancelled: a batch runs to its end.
+streaming (from 0.7 on) give one token a step to every request; 0.6 gives all at the end, and refuses to stream. Where
+an answer comes in one piece, the version may tell when its first token was there (``first_token``). Nothing can be
+cancelled: a batch runs to its end.
 """
 
 import importlib
@@ -10,12 +11,14 @@ import queue
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any, TypeAlias
 
 from enginebench.errors import SessionError
 from enginebench.plan.requests import Request
 from enginebench.runtimes.base import JsonValue
 from enginebench.runtimes.tensorrt_llm.configs import config_class
+from enginebench.runtimes.tensorrt_llm.first_token import FirstToken, profiled, takes_profiler
 from enginebench.runtimes.tensorrt_llm.library import accepted, named, one_line, supported
 from enginebench.runtimes.tensorrt_llm.mailbox import Mailbox
 from enginebench.runtimes.tensorrt_llm.sampling import sampling_keywords
@@ -33,13 +36,18 @@ Batch: TypeAlias = Sequence[tuple[int, Request]]
 class ModelRunnerApi:
     """An ``Engine`` on ``ModelRunner.generate``, on a thread of its own."""
 
+    name = "model_runner"
+    runner = "ModelRunner"
+
     def __init__(self, settings: Settings, mailbox: Mailbox) -> None:
         self._settings = settings
         self._mailbox = mailbox
         self._torch: Any = importlib.import_module("torch")
         self._sampling_class = config_class("SamplingConfig", RUNTIME)
         self._runner = self._loaded()
-        self._streams = "streaming" in named(self._runner.generate)
+        self._streams = self._can_stream()
+        self._profiles = settings.perf_metrics and self._can_profile()
+        self._timings: list[JsonValue] = []
         self._batches: queue.SimpleQueue[Batch | None] = queue.SimpleQueue()
         self._closing = False
         self._thread = threading.Thread(target=self._work, name="model-runner", daemon=True)
@@ -60,20 +68,21 @@ class ModelRunnerApi:
     def facts(self) -> Mapping[str, JsonValue]:
         """What this generation can do."""
         return {
-            "adapter": "model_runner",
+            "adapter": self.name,
             "not_settable": ["kv_cache_config", "scheduler_config", "chunked_context"],
             "cancels": False,
             "streams": self._streams,
             "takes_token_ids": True,
             "gives_token_ids": True,
             "detokenizes": False,
-            "perf_metrics": False,
+            "perf_metrics": self._profiles,
             "loads": ["batch"],
         }
 
     def observations(self) -> Mapping[str, JsonValue]:
-        """This generation records nothing of its own."""
-        return {"requests": [], "iterations": []}
+        """Seconds from the start of a batch to its first and last token, where it came in one piece."""
+        timings, self._timings = self._timings, []
+        return {"requests": timings, "iterations": []}
 
     def close(self) -> None:
         """Leave the batch at hand after its next step."""
@@ -82,13 +91,29 @@ class ModelRunnerApi:
         self._thread.join(THREAD_TIMEOUT_S)
 
     def _loaded(self) -> Any:
-        runner_class = config_class("ModelRunner", RUNTIME)
+        self._refuse_settings()
+        runner_class = config_class(self.runner, RUNTIME)
         try:
             return runner_class.from_dir(engine_dir=str(self._settings.directory))
         except Exception as error:  # whatever the library raises, nothing can be run
             raise SessionError(
                 f"TensorRT-LLM could not load {self._settings.directory} ({one_line(error)})."
             ) from error
+
+    def _refuse_settings(self) -> None:
+        asked = {
+            "kv_cache_reuse": self._settings.kv_cache_reuse,
+            "kv_cache_tokens": self._settings.kv_cache_tokens is not None,
+            "chunked_context": self._settings.chunked_context,
+        }
+        if refused := [name for name, wanted in asked.items() if wanted]:
+            raise SessionError(f"{self.runner} runs whole batches and cannot be told {refused[0]}: leave it out.")
+
+    def _can_stream(self) -> bool:
+        return "streaming" in named(self._runner.generate)
+
+    def _can_profile(self) -> bool:
+        return self._streams and takes_profiler(self._runner.session)
 
     def _refuse(self, key: int, request: Request) -> bool:
         """One request that does not fit would fail the batch."""
@@ -121,9 +146,17 @@ class ModelRunnerApi:
             steps = self._runner.generate(batch_input_ids=inputs, sampling_config=config, streaming=True)
             self._deliver_steps(batch, steps)
         else:
+            self._run_in_one_piece(batch, inputs, config)
+
+    def _run_in_one_piece(self, batch: Batch, inputs: Sequence[Any], config: Any) -> None:
+        profiler = FirstToken(self._torch) if self._profiles else None
+        with profiled(self._runner.session, profiler) if profiler else nullcontext():
             outputs = self._runner.generate(batch_input_ids=inputs, sampling_config=config)
-            self._torch.cuda.synchronize()  # the call comes back before the GPU is done
-            self._deliver_all(batch, outputs, time.monotonic_ns())
+        self._torch.cuda.synchronize()  # the call comes back before the GPU is done
+        stamp_ns = time.monotonic_ns()
+        if profiler and (timing := profiler.timing()):
+            self._timings += [{"request": request.index, **timing} for _, request in batch]
+        self._deliver_all(batch, outputs, stamp_ns)
 
     def _deliver_steps(self, batch: Batch, steps: Iterator[Any]) -> None:
         for step, outputs in enumerate(steps):
