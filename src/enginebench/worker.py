@@ -90,6 +90,7 @@ class Worker:
         self._opened().drain(DRAIN_TIMEOUT_S)
         load, requests = load_from_json(body["load"]), requests_from_json(body["requests"])
         self._round, self._raw = {**body, "load": load, "requests": requests}, None
+        self._opened().prepare(self._round["requests"])
         gc.collect()  # now, because rounds run without the collector
         self._send("prepared")
 

@@ -60,6 +60,9 @@ class Session(Protocol):
 
     stamp_kind: StampKind
 
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """Do beforehand what need not be done while requests are timed: called with those of a round, before it."""
+
     def submit(self, requests: Sequence[Request]) -> Sequence[int]:
         """Send ``requests`` (one call a release) without blocking; return the stamp (ns) just before each one left."""
 

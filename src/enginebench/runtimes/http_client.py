@@ -39,6 +39,7 @@ class HttpClient:
         self._idle: list[Connection] = []
         self._busy: dict[int, Connection] = {}  # by the index of the request; given-up ones are in neither
         self._arrivals: list[Arrival] = []
+        self._answer_ended = False  # while events are handled
         self._check_clock_ns = 0  # when to look for a step again
         self._clock = kernel_stamps.StampMapper()
         self.opened = 0  # connections
@@ -75,8 +76,6 @@ class HttpClient:
         A request beyond the open connections gets a new one, and leaves when that is established.
         Raises SessionError when the process may open no more sockets.
         """
-        self._clock.check()
-        self._pump(0)  # find the idle connections that the server has closed
         return [self._send(request) for request in outgoing]
 
     def poll(self, timeout_s: float) -> list[Arrival]:
@@ -127,12 +126,19 @@ class HttpClient:
         return self._busy.pop(index, None)
 
     def _pump(self, wait_ns: int) -> bool:
-        """Handle what is ready, or becomes so within ``wait_ns``; False when nothing was."""
+        """Handle what is ready, or becomes so within ``wait_ns``; False when nothing was.
+
+        What is behind the end of an answer waits for the next call: the end may free the place of a request that is
+        to leave at once, and the kernel has stamped what waits.
+        """
         if wait_ns >= _SHORT_WAIT_NS:
             events = self._epoll.poll((wait_ns // 1_000_000 - 0.5) / 1000)  # rounded up by epoll: never beyond wait_ns
         else:
             events = self._poll_briefly(wait_ns)
+        self._answer_ended = False
         for descriptor, mask in events:
+            if self._answer_ended:
+                break
             connection = self._connections[descriptor]
             if mask == _JUST_DATA:
                 self._readable(connection)
@@ -229,6 +235,7 @@ class HttpClient:
         if connection.listening and connection.outgoing:
             index = connection.outgoing.index
             del self._busy[index]
+            self._answer_ended = True
             self._arrivals.append(Arrival(index, stamp_ns, payload, True, error, read_ns))
 
     def _finish(self, connection: Connection, stamp_ns: int, read_ns: int) -> None:

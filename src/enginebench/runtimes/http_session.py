@@ -31,6 +31,7 @@ class HttpSession:
         self._url, self._name = url, model
         self._host, address = resolve(url)
         self._requests: dict[int, Request] = {}
+        self._prepared: dict[int, Outgoing] = {}
         self._cancelled_ns = 0  # when a connection was last closed for it
         self._client = HttpClient(address, lambda *response: explain(model, *response))
         self.stamp_kind: StampKind = self._client.stamp_kind
@@ -40,10 +41,13 @@ class HttpSession:
             self._client.close()
             raise
 
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """Write ``requests`` as they will be sent. Raises SessionError for unknown sampling."""
+        self._prepared = {request.index: self._outgoing(request) for request in requests}
+
     def submit(self, requests: Sequence[Request]) -> Sequence[int]:
         """Send ``requests``; return the stamp (ns) just before each left. Raises SessionError for unknown sampling."""
-        outgoing = [self._outgoing(request) for request in requests]  # all are written before the first one leaves
-        return self._client.submit(outgoing)
+        return self._client.submit([self._ready(request) for request in requests])
 
     def poll(self, timeout_s: float) -> Sequence[Arrival]:
         """Return what arrived, as soon as something did."""
@@ -71,6 +75,12 @@ class HttpSession:
     def _target(self, request: Request) -> tuple[str, bytes]:
         """The path and the body that ask for ``request``."""
         raise NotImplementedError
+
+    def _ready(self, request: Request) -> Outgoing:
+        prepared = self._prepared.pop(request.index, None)
+        if prepared is not None and self._requests[request.index] is request:
+            return prepared
+        return self._outgoing(request)
 
     def _outgoing(self, request: Request) -> Outgoing:
         path, body = self._target(request)

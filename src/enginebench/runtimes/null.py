@@ -46,6 +46,9 @@ class NullSession:
         self._emitter = threading.Thread(target=self._emit, name="null engine", daemon=True)
         self._emitter.start()
 
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """Nothing can be done beforehand."""
+
     def submit(self, requests: Sequence[Request]) -> Sequence[int]:
         """Put ``requests`` on the schedule; return the stamp (ns) before each. SessionError unless they stream."""
         if not all(request.streaming and request.output_tokens > 0 for request in requests):

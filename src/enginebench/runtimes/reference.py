@@ -49,6 +49,9 @@ class ReferenceSession:
         self._options = engine.options
         self._batcher = Batcher(engine, self._on_tokens)
 
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """Nothing can be done beforehand."""
+
     def submit(self, requests: Sequence[Request]) -> Sequence[int]:
         """Queue ``requests``; a refused one arrives as an error. Returns the stamp (ns) before each."""
         return [self._submit(request) for request in requests]

@@ -70,6 +70,9 @@ class ScriptedSession:
         self._coming: list[tuple[int, int, Arrival]] = []  # heap: stamp, order of submission, arrival
         self._order = count()
 
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """Nothing can be done beforehand."""
+
     def submit(self, requests: Sequence[Request]) -> Sequence[int]:
         """Put the arrivals of ``requests`` on the schedule."""
         if self._script.noise:

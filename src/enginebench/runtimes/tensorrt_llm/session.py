@@ -42,6 +42,9 @@ class EngineSession:
         self._prompt_tokens: dict[int, int] = {}
         self._engine: Engine | None = make_engine(self._mailbox)
 
+    def prepare(self, requests: Sequence[Request]) -> None:
+        """Nothing can be done beforehand."""
+
     def submit(self, requests: Sequence[Request]) -> Sequence[int]:
         """Send ``requests``; a refused one arrives as an error. Returns the stamp (ns) before each."""
         self._prompt_tokens.update({request.index: len(request.prompt_ids) for request in requests})
