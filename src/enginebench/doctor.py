@@ -21,7 +21,7 @@ from enginebench.errors import EnginebenchError, ServerError, WorkerError
 from enginebench.measure.worker_process import PACKAGE_BOOTSTRAP, Worker
 from enginebench.plan.load import Batch
 from enginebench.plan.requests import Request, Sampling
-from enginebench.run.direct import runtime_of, world_of
+from enginebench.run.direct import check_gpus, runtime_of, visible_gpus, world_of
 
 INSPECT_TIMEOUT_S = 300.0  # tensorrt_llm takes its time to import
 CANARY_STALL_S = 120.0
@@ -73,7 +73,7 @@ def examine(build: Build | None, scratch: Path) -> Report:
     findings = [*_machine(found), *_triton(), *_interpreter(inside, needed=options is not None)]
     data: dict[str, Any] = {"environment": found, "interpreter": inside, "build": None, "canary": None}
     if build:
-        canary = run_canary(build, scratch)
+        canary = run_canary(build, scratch, found["gpus"])
         findings += _build(build, inside, canary)
         data |= {"build": build_facts(build), "canary": canary}
     return Report(findings, data)
@@ -94,11 +94,12 @@ def inspect_interpreter(launcher: Sequence[str], options: dict[str, Any] | None)
     return found
 
 
-def run_canary(build: Build, scratch: Path) -> dict[str, Any]:
-    """Load ``build`` as a run would and ask for two tokens; ``error`` is None when they came."""
+def run_canary(build: Build, scratch: Path, gpus: Sequence[Any] | None = None) -> dict[str, Any]:
+    """Load ``build`` as a run would and ask for two tokens; ``error`` is None when they came. ``gpus``: the host's."""
     runtime, options = runtime_of(build)
     log = scratch / "canary.log"
     try:
+        check_gpus(build, visible_gpus(build, gpus))
         worker = Worker.start(build.launcher, log, world=world_of(build))
         try:
             facts = worker.open(runtime, options)

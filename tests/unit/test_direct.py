@@ -162,9 +162,13 @@ def test_too_few_gpus_are_refused_before_anything_is_started() -> None:
 def test_the_gpus_that_an_interpreter_sees_are_counted(
     monkeypatch: pytest.MonkeyPatch, visible: str | None, count: int
 ) -> None:
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_NUM_NODES"):
+        monkeypatch.delenv(name, raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert visible_gpus(ENGINE, ("a", "b", "c", "d")) == count
     assert visible_gpus(ENGINE, None) is None
+    monkeypatch.setenv("SLURM_JOB_NUM_NODES", "2")
+    assert visible_gpus(ENGINE, ("a",)) is None
+    monkeypatch.delenv("SLURM_JOB_NUM_NODES")
     assert visible_gpus(build(container=("docker", "run", "image")), ("a",)) is None

@@ -45,13 +45,8 @@ def rank() -> int:
     return int(next((os.environ[name] for name in RANKS if name in os.environ), 0))
 
 
-def launcher(size: int, gpus: int | None = None) -> list[str]:
-    """The command that starts ``size`` copies of what follows it.
-
-    ``gpus``: how many this host has, if that is known. Raises WorkerError when they are too few, or without mpirun.
-    """
-    if gpus is not None and gpus < size:
-        raise WorkerError(f"The build needs {size} GPUs, and this host has {gpus}: run it where there are enough.")
+def launcher(size: int) -> list[str]:
+    """The command that starts ``size`` copies of what follows it. Raises WorkerError without mpirun."""
     name = os.environ.get(MPIRUN, "mpirun")
     found = shutil.which(name)
     if found is None:
@@ -107,10 +102,10 @@ def both_ends(connected: socket.socket) -> Pipes:
     return os.fdopen(os.dup(descriptor), "rb"), os.fdopen(descriptor, "wb")
 
 
-def command(python: Sequence[str], world: World | None, gpus: int | None = None) -> list[str]:
+def command(python: Sequence[str], world: World | None) -> list[str]:
     """What starts the interpreter ``python``: alone, or once a rank. Raises WorkerError as ``launcher`` does."""
     if world is None:
         return list(python)
     if len(python) > 1:
         raise WorkerError("Several ranks cannot be started in a container from outside: run enginebench inside it.")
-    return [*launcher(world.size, gpus), *python]
+    return [*launcher(world.size), *python]

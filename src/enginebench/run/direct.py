@@ -113,9 +113,10 @@ def check_gpus(build: Build, gpus: int | None) -> None:
     )
 
 
-def visible_gpus(build: Build, found: Sequence[str] | None) -> int | None:
+def visible_gpus(build: Build, found: Sequence[Any] | None) -> int | None:
     """How many of the host's GPUs ``found`` the interpreter of ``build`` sees; None when that cannot be known here."""
-    if found is None or len(build.launcher) > 1:  # a container has a view of its own
+    several_hosts = int(os.environ.get("SLURM_JOB_NUM_NODES", "1")) > 1
+    if found is None or several_hosts or len(build.launcher) > 1:  # a container has a view of its own
         return None
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if visible is None:
