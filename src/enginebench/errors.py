@@ -25,6 +25,10 @@ class SessionError(EnginebenchError):
     """A runtime refused its options or broke; the session is not usable any more."""
 
 
+class LoadError(SessionError):
+    """A runtime's library could not load an engine; what it printed may say more than its exception."""
+
+
 class WorkerError(EnginebenchError):
     """A worker process died, or answered something that the protocol does not know."""
 

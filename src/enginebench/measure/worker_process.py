@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import enginebench
-from enginebench.errors import WorkerError
+from enginebench.errors import LoadError, WorkerError
 from enginebench.measure.driver import OnProgress
 from enginebench.measure.protocol import (
     PROTOCOL_VERSION,
@@ -105,8 +105,11 @@ class Worker:
             raise self._death()
 
     def open(self, runtime: str, options: Mapping[str, Any]) -> Mapping[str, Any]:
-        """Open a session; return its facts. Raises SessionError when the runtime refuses."""
-        answer = self._ask("open", {"runtime": runtime, "options": options}, "opened", OPEN_TIMEOUT_S)
+        """Open a session; return its facts. Raises SessionError when the runtime refuses, LoadError when it fails."""
+        try:
+            answer = self._ask("open", {"runtime": runtime, "options": options}, "opened", OPEN_TIMEOUT_S)
+        except LoadError as error:
+            raise LoadError(f"{str(error).rstrip('.')}{self._last_words(before='Traceback (most')}") from error
         self.facts = answer.body["facts"]
         return self.facts
 
@@ -251,11 +254,13 @@ class Worker:
         how = "ended" if status is None else _ending(status)
         return WorkerError(f"The worker {how}{self._last_words()}")
 
-    def _last_words(self, lines: int = 5) -> str:
+    def _last_words(self, lines: int = 5, before: str | None = None) -> str:
+        """What the process printed last; last ``before`` a text, where that is there."""
         try:
             text = self._log_path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             text = ""
+        text = text.partition(before)[0] if before else text
         last = [line.strip() for line in text.splitlines() if line.strip()][-lines:]
         said = f"it said last: {' | '.join(last)}" if last else "it said nothing"
         return f" (log {self._log_path}); {said}."

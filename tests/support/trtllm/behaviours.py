@@ -111,7 +111,7 @@ class LLM(Strict):
             need(fits and isinstance(values[name], Strict), f"{name} is of a foreign class")
         if not Path(values["model"]).is_dir():
             raise RuntimeError(f"model {values['model']} does not exist")
-        self._engine = compute.Engine()
+        self._engine = compute.Engine(values["model"])
         self._seen = 0
 
     def _do_generate_async(self, inputs: Any, sampling_params: Any, streaming: bool, **_: Any) -> Any:
@@ -195,7 +195,7 @@ class Executor(Strict):
         need(isinstance(values["executor_config"], self._world["executor.ExecutorConfig"]), "a foreign executor_config")
         if not values["model_path"].is_dir():
             raise RuntimeError(f"[TensorRT-LLM][ERROR] cannot read {values['model_path']}")
-        self._engine = compute.Engine()
+        self._engine = compute.Engine(values["model_path"])
         self._responses: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._seen = 0
 
@@ -303,7 +303,10 @@ class ModelRunner(Strict):
         need(isinstance(engine_dir, str), "engine_dir must be a string")
         if not Path(engine_dir).is_dir():
             raise RuntimeError(f"{engine_dir}/config.json does not exist")
-        return cls._made(**cls._inside())
+        compute.mishap(engine_dir, "load")
+        made = cls._made(**cls._inside())
+        made._directory = engine_dir
+        return made
 
     @classmethod
     def _inside(cls) -> dict[str, Any]:
@@ -315,6 +318,7 @@ class ModelRunner(Strict):
         need(isinstance(sampling_config, self._world["runtime.SamplingConfig"]), "a foreign sampling_config")
         for prompt in prompts:
             compute.check_length(prompt, sampling_config.max_new_tokens)
+        compute.mishap(self._directory, "round")
         return self._decoded(prompts, sampling_config, streaming)
 
     def _decoded(self, prompts: list[list[int]], config: Any, streaming: bool) -> Any:

@@ -3,11 +3,15 @@
 A prompt that begins with ``BREAKS`` fails after its first step, as a CUDA error would.
 """
 
+import os
 import random
+import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 STEP_S = 0.002
 TOKENS_OF_STEP = (1, 2, 1, 3)  # speculative decoding gives several at once
@@ -15,8 +19,28 @@ BREAKS = 13
 MAX_SEQ_LEN = 4096
 FIRST_ID = 1000
 
+MISHAPS = "standin.fails"
+"""A file in an engine's directory with a moment ("load", "round") and what happens then ("oom", "hang", "segfault")."""
+
+OUT_OF_MEMORY = "[TensorRT-LLM][ERROR] CUDA runtime error in cudaMalloc: out of memory"
+
 OnTokens = Callable[[Sequence[int], bool, str | None], None]
 """Takes the new ids, whether these were the last, and an error."""
+
+
+def mishap(directory: object, moment: str) -> None:
+    """Do what ``MISHAPS`` says, if it says something for this moment."""
+    file = Path(str(directory)) / MISHAPS
+    when, _, what = file.read_text().strip().partition(" ") if file.exists() else ("", "", "")
+    if when != moment:
+        return
+    print(f"[TensorRT-LLM][INFO] stand-in: {moment}", file=sys.stderr, flush=True)
+    if what == "segfault":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if what == "hang":
+        time.sleep(3600)
+    print("[TensorRT-LLM][ERROR] KV cache allocation failed", file=sys.stderr, flush=True)
+    raise RuntimeError(OUT_OF_MEMORY)
 
 
 def answer(prompt: Sequence[int], tokens: int, seed: int | None) -> list[int]:
@@ -46,7 +70,9 @@ class _Running:
 class Engine:
     """Steps on its own thread; ``on_tokens`` is called there."""
 
-    def __init__(self) -> None:
+    def __init__(self, directory: object) -> None:
+        mishap(directory, "load")
+        self._directory = directory
         self._changed = threading.Condition()
         self._running: dict[int, _Running] = {}
         self._next_id = 1
@@ -94,9 +120,13 @@ class Engine:
         running = self._running[request_id]
         count = TOKENS_OF_STEP[running.steps % len(TOKENS_OF_STEP)]
         running.steps += 1
-        if running.breaks and running.steps > 1:
+        try:
+            mishap(self._directory, "round")
+            if running.breaks and running.steps > 1:
+                raise RuntimeError("CUDA error: an illegal memory\naccess was encountered")
+        except RuntimeError as error:
             del self._running[request_id]
-            return [(running.on_tokens, [], True, "CUDA error: an illegal memory\naccess was encountered")]
+            return [(running.on_tokens, [], True, str(error))]
         new, running.ids = running.ids[:count], running.ids[count:]
         running.held += new
         last = not running.ids

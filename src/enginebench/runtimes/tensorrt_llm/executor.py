@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
-from enginebench.errors import SessionError
+from enginebench.errors import LoadError
 from enginebench.plan.requests import Request
 from enginebench.runtimes.base import JsonValue
 from enginebench.runtimes.tensorrt_llm.configs import (
@@ -114,7 +114,7 @@ class ExecutorApi:
                 model_path=settings.directory, model_type=model_type, executor_config=config_kind(**self._told)
             )
         except Exception as error:  # whatever the library raises, nothing can be run
-            raise SessionError(f"TensorRT-LLM could not load {settings.directory} ({one_line(error)}).") from error
+            raise LoadError(f"TensorRT-LLM could not load {settings.directory} ({one_line(error)}).") from error
 
     def _request(self, request: Request) -> Any:
         sampling = sampling_keywords(request.sampling, self._known["SamplingConfig"])

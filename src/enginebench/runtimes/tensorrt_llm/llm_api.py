@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from enginebench.errors import SessionError
+from enginebench.errors import LoadError, SessionError
 from enginebench.plan.requests import Request
 from enginebench.runtimes.base import JsonValue
 from enginebench.runtimes.tensorrt_llm.configs import (
@@ -224,7 +224,7 @@ def _loaded(llm_class: Any, arguments: Mapping[str, Any]) -> Any:
     try:
         return llm_class(**arguments)
     except Exception as error:  # whatever the library raises, nothing can be run
-        raise SessionError(f"TensorRT-LLM could not load {arguments['model']} ({one_line(error)}).") from error
+        raise LoadError(f"TensorRT-LLM could not load {arguments['model']} ({one_line(error)}).") from error
 
 
 def _result_has_perf_metrics() -> bool:

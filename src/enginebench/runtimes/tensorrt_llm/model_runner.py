@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any, TypeAlias
 
-from enginebench.errors import SessionError
+from enginebench.errors import LoadError, SessionError
 from enginebench.plan.requests import Request
 from enginebench.runtimes.base import JsonValue
 from enginebench.runtimes.tensorrt_llm.configs import config_class
@@ -96,9 +96,7 @@ class ModelRunnerApi:
         try:
             return runner_class.from_dir(engine_dir=str(self._settings.directory))
         except Exception as error:  # whatever the library raises, nothing can be run
-            raise SessionError(
-                f"TensorRT-LLM could not load {self._settings.directory} ({one_line(error)})."
-            ) from error
+            raise LoadError(f"TensorRT-LLM could not load {self._settings.directory} ({one_line(error)}).") from error
 
     def _refuse_settings(self) -> None:
         asked = {
