@@ -30,7 +30,7 @@ def environment() -> dict[str, Any]:
         "cpu": {"model": "AMD EPYC 7B13", "logical_cores": 2, "usable_cores": 2},
         "memory_bytes": 8 * GIB,
         "python": "3.11.9",
-        "python_executable": "/home/ada/enginebench/.venv/bin/python",
+        "python_executable": "/opt/enginebench/.venv/bin/python",
         "packages": {"numpy": "1.26.4", "nvidia-pytriton": "0.7.0", "pytest-benchmark": "5.3.1", "torch": None},
         "gpus": None,
         "gpu_reason": "no GPU (NVML Shared Library Not Found)",

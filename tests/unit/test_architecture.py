@@ -24,6 +24,7 @@ STOREYS = [
     {"run"},
     {"doctor"},
     {"build_cli", "doctor_cli"},
+    {"bench_options"},
     {"cli", "pytest_plugin"},
 ]
 # Doors between two rooms of one storey.

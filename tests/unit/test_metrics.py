@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enginebench.measure.metrics import METRICS, cell_metrics, nearest_rank, request_values
+from enginebench.measure.metrics import METRICS, OF_THE_CLIENT, cell_metrics, nearest_rank, request_values
 from enginebench.measure.records import RoundRecord
 from tests.support.rounds import START_NS, Row, round_of
 
@@ -37,6 +38,15 @@ def test_ttft_is_first_minus_intended() -> None:
 
 def test_service_ttft_is_first_minus_sent() -> None:
     assert p50_min_max_mean_ms("service_ttft") == [99, 99, 108, 103.5]
+
+
+def test_lateness_is_the_worst_read_of_a_request_after_its_stamp() -> None:
+    record = round_of(Row([(10, 1), (20, 1)]), Row([(30, 1)]))  # each read 1 µs after its stamp
+    reads_ns = record.chunks.read_ns + np.where(record.chunks.stamp_ns == record.chunks.stamp_ns[1], 4_000, 0)
+    late = replace(record, chunks=replace(record.chunks, read_ns=reads_ns))
+    assert sorted(request_values("lateness", late)) == pytest.approx([1e-6, 5e-6])
+    unknown = replace(record, chunks=replace(record.chunks, read_ns=np.full_like(reads_ns, -1)))
+    assert "lateness" not in cell_metrics([unknown])
 
 
 def test_slip_is_sent_minus_intended() -> None:
@@ -134,7 +144,8 @@ def test_when_everything_fails_rates_are_none_and_attainment_is_zero() -> None:
 
 def test_without_streaming_there_is_no_ttft_tpot_or_itl() -> None:
     results = cell_metrics([round_of(Row([(100, 5)]), streaming=False)], {"ttft": 1.0})
-    assert set(results) == {"slip", "e2e_latency", "output_tokens_per_s", "total_tokens_per_s", "requests_per_s"}
+    rates = {"output_tokens_per_s", "total_tokens_per_s", "requests_per_s"}
+    assert set(results) == {"slip", "lateness", "e2e_latency"} | rates
 
 
 def test_slos_that_need_no_stream_work_without_one() -> None:
@@ -145,7 +156,7 @@ def test_slos_that_need_no_stream_work_without_one() -> None:
 def test_unknown_token_counts_take_the_token_metrics_away() -> None:
     results = cell_metrics([round_of(Row([(10, -1), (20, -1)]))], {"ttft": 0.5})
     assert set(results) == {
-        "ttft", "service_ttft", "slip", "e2e_latency", "requests_per_s", "goodput", "slo_attainment"
+        "ttft", "service_ttft", "slip", "lateness", "e2e_latency", "requests_per_s", "goodput", "slo_attainment"
     }  # fmt: skip
     assert "goodput" not in cell_metrics([round_of(Row([(10, -1), (20, -1)]))], {"tpot": 0.5})
 
@@ -232,7 +243,7 @@ def test_a_failure_more_never_makes_anything_better(chunks: list[list[tuple[int,
     before = cell_metrics([round_of(*good, ended=window)], {"e2e_latency": 5.0})
     after = cell_metrics([round_of(*good, *bad, ended=window)], {"e2e_latency": 5.0})
     for metric in METRICS:
-        if metric.name == "slip" or "steady" in metric.needs:
+        if metric.name in OF_THE_CLIENT or "steady" in metric.needs:
             continue
         old, new = before[metric.name].headline, after[metric.name].headline
         if new is not None and old is not None:

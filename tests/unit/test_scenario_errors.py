@@ -26,7 +26,7 @@ LINES = {
     "repeated": ("batch_sizes: [1, 8, 1]", "batch_sizes[2] gives 1 twice"),
     "path": (
         "paths: [direct, ensembl]",
-        'paths[1] "ensembl" is not a path (direct, core, ensemble, bls); did you mean',
+        'paths[1] "ensembl" is not a path (direct, core, ensemble, bls, llmapi, openai-completions, openai-chat); did you mean',
     ),
     "path type": ("paths: [1]", "paths[0] must be text, not 1"),
     "load key of another kind": (

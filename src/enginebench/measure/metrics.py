@@ -17,8 +17,12 @@ from enginebench.measure.windows import NO_TRIM, counted, steady_window_ns
 from enginebench.plan.load import Trim
 
 Floats = NDArray[np.float64]
-Need = Literal["streaming", "tokens", "chunk_tokens", "slo", "steady"]
-"""``tokens``: how long each answer was; ``chunk_tokens``: how many tokens came when, which not every path tells."""
+Need = Literal["streaming", "tokens", "chunk_tokens", "slo", "steady", "reads"]
+"""``tokens``: how long each answer was; ``chunk_tokens``: how many tokens came when, which not every path tells;
+``reads``: when the process had each arrival in hand."""
+
+OF_THE_CLIENT = ("slip", "lateness")
+"""Known for a request that failed, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,8 @@ METRICS = (
     Metric("ttft", "TTFT", "s", "lower", "first token − intended send", ("streaming",)),
     Metric("service_ttft", "Service TTFT", "s", "lower", "first token − actual send", ("streaming",)),
     Metric("slip", "Client slip", "s", "lower", "actual send − intended send"),
+    Metric("lateness", "Process lateness", "s", "lower",
+           "moment the process had an arrival in hand − its stamp, the worst of each request", ("reads",)),
     Metric("tpot", "TPOT", "s", "lower", "(last token − first token) / (n − n₁)", ("streaming", "chunk_tokens")),
     Metric("itl", "ITL", "s", "lower", "gap before a chunk / its tokens, over tokens", ("streaming", "chunk_tokens")),
     Metric("e2e_latency", "E2E latency", "s", "lower", "last token − intended send"),
@@ -124,7 +130,7 @@ def request_values(name: str, record: RoundRecord) -> Floats:
     an answer that came in one chunk.
     """
     values = _PER_REQUEST[name](record)
-    if name != "slip":  # how late the client sent is known for a failed request, too
+    if name not in OF_THE_CLIENT:
         values[~record.requests.ok] = _worst(name)
     return values
 
@@ -156,6 +162,8 @@ def _applies(metric: Metric, rounds: Sequence[RoundRecord], terms: _Terms) -> bo
     if "slo" in metric.needs:
         return bool(terms.limits_s) and all(_applies(BY_NAME[name], rounds, terms) for name in terms.limits_s)
     if "steady" in metric.needs and not any(steady_window_ns(record, terms.trim) for record in rounds):
+        return False
+    if "reads" in metric.needs and not any((record.chunks.read_ns > 0).any() for record in rounds):
         return False
     if "streaming" in metric.needs and not all(record.streaming for record in rounds):
         return False
@@ -211,6 +219,16 @@ def _tpot(record: RoundRecord) -> Floats:
     return _between(requests.first_ns, requests.last_ns) / later_tokens
 
 
+def _lateness(record: RoundRecord) -> Floats:
+    index, chunks = record.requests.index, record.chunks
+    known = (chunks.read_ns > 0) & np.isin(chunks.request, index)
+    order = np.argsort(index)
+    rows = order[np.searchsorted(index, chunks.request[known], sorter=order)]
+    worst_s = np.full(len(index), np.nan)
+    np.fmax.at(worst_s, rows, (chunks.read_ns - chunks.stamp_ns)[known] / 1e9)
+    return worst_s
+
+
 def _rate_per_user(record: RoundRecord) -> Floats:
     tpot_s = _tpot(record)
     tpot_s[tpot_s <= 0] = np.nan  # everything in one instant: no rate to speak of
@@ -221,6 +239,7 @@ _PER_REQUEST: Mapping[str, Callable[[RoundRecord], Floats]] = {
     "ttft": lambda record: _between(record.requests.intended_ns, record.requests.first_ns),
     "service_ttft": lambda record: _between(record.requests.sent_ns, record.requests.first_ns),
     "slip": lambda record: _between(record.requests.intended_ns, record.requests.sent_ns),
+    "lateness": _lateness,
     "tpot": _tpot,
     "itl": _tpot,  # a request has an ITL exactly when it has a TPOT: this one counts requests
     "e2e_latency": lambda record: _between(record.requests.intended_ns, record.requests.last_ns),

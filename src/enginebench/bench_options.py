@@ -1,0 +1,65 @@
+"""What a person may ask of ``pytest bench/``: every option, with the arguments that argparse takes for it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from enginebench.plan.cells import DEFAULT_PATHS, PATHS
+from enginebench.plan.selection import DEFAULT_SET
+
+BENCH_OPTIONS: Mapping[str, Mapping[str, Any]] = {
+    "--scenario": {
+        "action": "append",
+        "default": [],
+        "metavar": "NAME",
+        "help": "a scenario in scenarios/, a path to a scenario file, or a set of scenarios/sets.yaml; "
+        f"may be repeated (default: the set {DEFAULT_SET!r})",
+    },
+    "--path": {
+        "action": "append",
+        "default": [],
+        "metavar": "PATH",
+        "help": f"the way to the engine: {', '.join(PATHS)}; may be repeated "
+        f"(default: those of the scenario, else {' and '.join(DEFAULT_PATHS)})",
+    },
+    "--build": {
+        "metavar": "NAME=DIR",
+        "help": "the engine build to measure, and the name it has in the report; ',python=PATH', ',tokenizer=DIR', "
+        "',llm_args=FILE' and ',container=COMMAND' may follow (default: a small reference engine, made under "
+        "reports/builds when it is missing)",
+    },
+    "--tokenizer": {
+        "type": Path,
+        "metavar": "DIR",
+        "help": "the directory of the build's Hugging Face tokenizer (default: the build's own, when it holds one)",
+    },
+    "--trust-remote-code": {
+        "action": "store_true",
+        "help": "let the tokenizer run the Python that its directory brings, as ChatGLM's does; read it before",
+    },
+    "--engine": {
+        "action": "append",
+        "default": [],
+        "metavar": "KEY=VALUE",
+        "help": "a setting of the engine on the path direct: kv_cache_tokens, kv_cache_fraction, scheduler_policy, "
+        "chunked_context=on, adapter; may be repeated (docs/tensorrt-llm.md)",
+    },
+    "--rounds": {"type": int, "metavar": "N", "help": "measured rounds a cell, in place of the scenario's"},
+    "--triton-url": {
+        "metavar": "URL",
+        "help": "send the server paths to this running Triton server, e.g. http://127.0.0.1:8000, "
+        "instead of starting one",
+    },
+    "--openai-url": {
+        "metavar": "URL",
+        "help": "the OpenAI-compatible server of the openai paths: trtllm-serve, or Triton's OpenAI frontend",
+    },
+    "--openai-model": {"metavar": "NAME", "help": "the model there (default: the only one that it serves)"},
+    "--shards": {
+        "default": "1",
+        "metavar": "N",
+        "help": "client processes that each load of a server path is divided over, started together and merged into "
+        "one result; or mpi: one on every MPI rank of mpiexec -n RANKS python -m mpi4py.futures -m pytest ... "
+        "(default: 1)",
+    },
+}
