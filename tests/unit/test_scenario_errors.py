@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from enginebench.errors import ScenarioError
+from enginebench.plan.cells import PATHS
 from enginebench.plan.scenario import load_scenario
 
 BASE = "prompts: [Hello]\noutput_tokens: [8]\n"  # the line under test is the third
@@ -26,7 +27,7 @@ LINES = {
     "repeated": ("batch_sizes: [1, 8, 1]", "batch_sizes[2] gives 1 twice"),
     "path": (
         "paths: [direct, ensembl]",
-        'paths[1] "ensembl" is not a path (direct, core, ensemble, bls, llmapi, openai-completions, openai-chat); did you mean',
+        f"paths[1] \"ensembl\" is not a path ({', '.join(PATHS)}); did you mean 'ensemble'",
     ),
     "path type": ("paths: [1]", "paths[0] must be text, not 1"),
     "load key of another kind": (
