@@ -138,3 +138,19 @@ def test_every_option_explains_itself() -> None:
 
 def test_the_default_build_is_small() -> None:
     assert sum(tensor.nbytes for tensor in random_weights(ReferenceOptions()).values()) < 64 << 20
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("pretrained_config", "num_hidden_layers", "two"),
+        ("build_config", "min_step_ms", "12"),
+        ("build_config", "max_batch_size", True),
+    ],
+)
+def test_a_wrong_type_in_the_config_is_named(tmp_path: Path, section: str, key: str, value: object) -> None:
+    write_build(ReferenceOptions(layers=1, hidden=16, heads=2, kv_heads=1, ffn=32), tmp_path / "build")
+    config = json.loads((tmp_path / "build" / "config.json").read_text())
+    config[section][key] = value
+    with pytest.raises(BuildError, match=rf"{section}\.{key} = {value!r}"):
+        options_from_config(config)

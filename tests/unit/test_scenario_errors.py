@@ -210,3 +210,8 @@ def test_a_wrong_trace_is_named_with_its_line(tmp_path: Path, text: str, said: s
 def test_a_wrong_length_of_answers_is_named(tmp_path: Path) -> None:
     got = message(tmp_path, b"prompts: Hi\noutput_tokens: {mean: 8, stdev: -1}\n")
     assert "example.yaml:2: output_tokens.stdev must be at least 0, not -1" in got
+
+
+def test_lengths_that_mostly_miss_their_mean_are_refused(tmp_path: Path) -> None:
+    text = "prompts: {synthetic: {input_tokens: {mean: 512, stdev: 64000}}}\noutput_tokens: [8]\n"
+    assert "64000 is more than half of the mean 512" in message(tmp_path, text.encode())

@@ -4,8 +4,8 @@ import pytest
 
 from enginebench.measure.metrics import cell_metrics
 from enginebench.measure.records import RoundRecord
-from enginebench.measure.windows import NO_TRIM, counted, steady_window_ns
-from enginebench.plan.load import Concurrency, Rate, Trim, load_to_json
+from enginebench.measure.windows import NO_TRIM, batch_windows_s, counted, steady_window_ns
+from enginebench.plan.load import Batch, Concurrency, Rate, Trim, load_to_json
 from tests.support.rounds import MS, START_NS, Row, round_of
 
 
@@ -85,3 +85,10 @@ def test_a_round_without_a_window_leaves_none() -> None:
 def test_totals_are_not_enough_for_a_steady_rate_of_tokens() -> None:
     texts = round_of(*(Row([(1, -1), (9, -1)], asked=4) for _ in range(4)), load=load_to_json(Concurrency(2)))
     assert "steady_output_tokens_per_s" not in cell_metrics([texts])
+
+
+def test_batches_are_timed_from_their_release_to_their_last_token() -> None:
+    rows = (row(0, 10, 100), row(0, 10, 150), row(160, 170, 260), row(160, 170, 250))
+    record = round_of(*rows, load=load_to_json(Batch(2)))
+    assert batch_windows_s(record) == pytest.approx(0.150 + 0.100)  # the 10 ms between them are nobody's
+    assert batch_windows_s(PAIR) is None

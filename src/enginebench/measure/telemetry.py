@@ -114,6 +114,11 @@ class Telemetry:
                 if since_ns <= each.stamp_ns and (until_ns or each.stamp_ns) >= each.stamp_ns
             ]
 
+    @property
+    def silent(self) -> bool:
+        """Whether the sampler has died: what follows has no memory."""
+        return self._silent and self._process is not None
+
     def fresh(self, timeout_s: float = FRESH_TIMEOUT_S) -> Sample | None:
         """The first sample that is taken from now on; None when the sampler gives none in ``timeout_s``."""
         asked_ns = now_ns()

@@ -24,6 +24,17 @@ def counted(record: RoundRecord, trim: Trim = NO_TRIM) -> RoundRecord:
     return replace(record, requests=_rows(record.requests, keep))
 
 
+def batch_windows_s(record: RoundRecord) -> float | None:
+    """Time in which a batch was under way, from its release to its last token; None for other loads, and failures."""
+    requests = record.requests
+    if record.load["kind"] != "batch" or not requests.ok.all():
+        return None
+    released, batch = np.unique(requests.intended_ns, return_inverse=True)
+    ended = np.zeros_like(released)
+    np.maximum.at(ended, batch, requests.last_ns)
+    return float((ended - released).sum() / 1e9)
+
+
 def steady_window_ns(record: RoundRecord, trim: Trim = NO_TRIM) -> tuple[int, int] | None:
     """From when to when the load of a round was what was asked for; None when it never was, or a request failed.
 

@@ -30,6 +30,12 @@ class Length(Keys):
     mean: Count
     stdev: Annotated[float, Field(ge=0)] = 0.0
 
+    @model_validator(mode="after")
+    def _stay_near_the_mean(self) -> "Length":
+        if self.stdev > self.mean / 2:
+            raise problem(f"{self.stdev:g} is more than half of the mean {self.mean}; many would have 1 token", "stdev")
+        return self
+
     @model_serializer(mode="wrap")
     def _short(self, handler: SerializerFunctionWrapHandler) -> Any:
         return handler(self) if self.stdev else self.mean

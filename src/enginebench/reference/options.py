@@ -78,10 +78,15 @@ def options_from_config(config: Mapping[str, Any]) -> ReferenceOptions:
         raise BuildError(
             f"The build's version is {config.get('version')!r}, not {REFERENCE_VERSION!r}: it is no reference build."
         )
-    try:
-        return ReferenceOptions(**{name: config[section][key] for name, (section, key) in _PLACES.items()})
-    except (KeyError, TypeError) as error:
-        raise BuildError(f"The reference build's config.json is incomplete ({error}): write it again.") from error
+    return ReferenceOptions(**{name: _recorded(config, name, *place) for name, place in _PLACES.items()})
+
+
+def _recorded(config: Mapping[str, Any], name: str, section: str, key: str) -> Any:
+    value = config.get(section, {}).get(key)
+    wanted: Mapping[str, tuple[type, ...]] = {"dtype": (str,), "min_step_ms": (int, float)}
+    if isinstance(value, bool) or not isinstance(value, wanted.get(name, (int,))):
+        raise BuildError(f"The reference build's config.json says {section}.{key} = {value!r}: write the build again.")
+    return value
 
 
 _PLACES = {

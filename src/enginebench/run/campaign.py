@@ -85,6 +85,8 @@ class Campaign:
         planned = self._planned[cell.id]
         result = cell_result(planned, cell_run.records, self._memory(cell_run.records))
         result |= self._client_check.judge(planned, cell_run.records, result["metrics"])
+        if self._telemetry.silent:
+            result["findings"] += ["The memory sampler died: this cell and those after it have no memory."]
         self._store.write_calibration(self._client_check.record)
         self._store.write_cell(cell.id, result, cell_run.records)
         self._store.write_telemetry(self._telemetry.samples())

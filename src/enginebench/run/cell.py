@@ -9,7 +9,7 @@ from enginebench.measure.findings import failure, findings
 from enginebench.measure.metrics import cell_metrics
 from enginebench.measure.records import RoundRecord
 from enginebench.measure.shards import Client
-from enginebench.measure.windows import steady_window_ns
+from enginebench.measure.windows import batch_windows_s, steady_window_ns
 from enginebench.plan.load import Trim, load_to_json
 from enginebench.plan.prompts import round_requests
 from enginebench.run.plan import PlannedCell
@@ -117,6 +117,7 @@ def cell_result(planned: PlannedCell, records: Sequence[RoundRecord], memory: di
         "stamp_kind": measured[0].stamp_kind,
         "requests_per_round": len(measured[0].requests),
         "makespan_s": [record.window_s for record in measured],
+        "batch_windows_s": [batch_windows_s(record) for record in measured],
         "steady_window_s": [_steady_s(record, planned.scenario.trimmed) for record in measured],
         "requests": sum(len(record.requests) for record in measured),
         "failed_requests": sum(int((~record.requests.ok).sum()) for record in measured),
