@@ -157,6 +157,7 @@ class RuntimeContract:
         session.drain(PATIENCE_S)
         answers(session, [make_request(0)])
         session.drain(PATIENCE_S)
+        assert list(session.poll(0.0)) == []
 
     def test_a_request_that_is_refused_ends_with_one_sentence(
         self, session: Session, make_request: MakeRequest

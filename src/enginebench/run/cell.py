@@ -83,8 +83,12 @@ class CellRun:
             raise SessionError("The system clock was set in every round, which spoils the stamps: measure again.")
 
     def _tick(self, arrivals: int, finished_requests: int) -> None:
+        """``arrivals``: tokens of an engine in process; of a server events, of which a stream has one a token."""
         self._check_alive()
-        self._progress.arrivals(arrivals, finished_requests)
+        cell = self._planned.cell
+        whole_answers = not cell.streaming and cell.path != "direct"
+        tokens = finished_requests * cell.output_tokens if whole_answers else arrivals
+        self._progress.tokens(tokens, finished_requests)
 
     def _prepare(self, round_index: int, *, warmup: bool, label: str) -> None:
         self.collect()

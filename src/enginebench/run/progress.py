@@ -53,10 +53,10 @@ class Progress:
         self._round, self._round_started_s = label, time.monotonic()
         self._show()
 
-    def arrivals(self, count: int, finished_requests: int) -> None:
-        """Show how the round at hand gets on: ``count`` arrivals so far."""
+    def tokens(self, count: int, finished_requests: int) -> None:
+        """Show how the round at hand gets on: about ``count`` tokens so far."""
         elapsed_s = max(time.monotonic() - self._round_started_s, 1e-3)
-        self._show(f"{count / elapsed_s:,.0f} arrivals/s, {finished_requests} requests done")
+        self._show(f"{count / elapsed_s:,.0f} tokens/s, {finished_requests} requests done")
 
     def _show(self, detail: str = "") -> None:
         if self._live is None:

@@ -6,6 +6,7 @@ What is asked, and what the answers mean, is the business of each path.
 import json
 import socket
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from http.client import HTTPConnection, HTTPException
 from typing import Any
@@ -24,7 +25,7 @@ _OPEN_TIMEOUT_S = 10.0
 _SETTLE_NS = 250_000_000  # servers look for clients that have gone every 100 ms or so, and tell nobody
 
 
-class HttpSession:
+class HttpSession(ABC):
     """Half of ``base.Session``: the other half decodes, and says what it knows."""
 
     def __init__(self, url: str, model: str, connections: int) -> None:
@@ -72,9 +73,9 @@ class HttpSession:
         """Close every connection."""
         self._client.close()
 
+    @abstractmethod
     def _target(self, request: Request) -> tuple[str, bytes]:
         """The path and the body that ask for ``request``."""
-        raise NotImplementedError
 
     def _ready(self, request: Request) -> Outgoing:
         prepared = self._prepared.pop(request.index, None)
