@@ -107,7 +107,7 @@ def test_the_standard_keys_alone_are_sent_where_that_is_asked() -> None:
     ("changes", "message"),
     [
         ({"model": "other"}, r"has no model 'other': it has served"),
-        ({"endpoint": "embeddings"}, r"needs the options 'url', 'model' and 'endpoint'"),
+        ({"endpoint": "embeddings"}, r"needs the options 'url' and 'endpoint'"),
         ({"endpoint": "chat", "token_ids": True}, "takes no token ids"),
         ({"connections": 0}, "cannot open 0 connections"),
         ({"url": "https://127.0.0.1:1"}, r"write http://HOST:PORT"),

@@ -301,7 +301,7 @@ def test_a_killed_server_is_noticed_and_leaves_nothing(
         with pytest.raises(ServerError, match="did not answer a stream"):
             list(events)
         assert gone(pids)
-        with pytest.raises(ServerError, match=r"Triton died while it was needed \(killed by signal 9\); its log"):
+        with pytest.raises(ServerError, match=r"Triton died while it was needed \(killed by signal 9\); see its log"):
             server.check_alive()
     assert left_behind(name) == []
 
