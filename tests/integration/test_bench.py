@@ -29,7 +29,7 @@ PATHS = ("direct", "core", "ensemble", "bls")
 ALL_PATHS = tuple(argument for path in PATHS for argument in ("--path", path))
 LONG = """
 prompts: [你是谁？]
-output_tokens: 1000
+output_tokens: 600
 batch_sizes: [1]
 rounds: 1
 warmup_rounds: 0
@@ -258,7 +258,7 @@ def test_ctrl_c_leaves_a_readable_run_and_no_process(project: BenchProject) -> N
     run = project.run()
     assert process.returncode == pytest.ExitCode.INTERRUPTED, text
     assert run.data["interrupted"]
-    assert run.missing_cells == ["long-ensemble-stream-out1000-bs001"]
+    assert run.missing_cells == ["long-ensemble-stream-out0600-bs001"]
     assert (project.runs()[-1] / "report.html").is_file()
     assert server in family
     assert not [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
