@@ -330,5 +330,7 @@ def test_a_request_larger_than_the_sockets_buffers_leaves_in_pieces(open_client:
 def test_closing_twice_is_fine(open_client: Open) -> None:
     client, _ = open_client(lambda _: [head()])
     client.submit([ask()])
+    assert client.running == 1
     client.close()
     client.close()
+    assert client.running == 0

@@ -28,7 +28,8 @@ def test_text_identifies_what_the_engine_emits(ids: list[int]) -> None:
 
 @given(ids=st.lists(st.integers(-5, 5000)))
 def test_any_ids_decode_to_valid_text(ids: list[int]) -> None:
-    TOKENIZER.decode(ids).encode("utf-8")
+    text = TOKENIZER.decode(ids)
+    assert text.encode("utf-8").decode("utf-8") == text
 
 
 @given(ids=st.lists(st.integers(258, 4095)), cut=st.integers(0, 20))
