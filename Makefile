@@ -9,7 +9,7 @@ bench: venv
 	$(BIN)/pytest bench/ --benchmark-only
 
 test: lint
-	$(BIN)/pytest tests/
+	$(BIN)/pytest tests/ -n auto --maxprocesses 4 --dist loadfile
 
 lint: venv
 	$(BIN)/ruff check .

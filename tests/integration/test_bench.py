@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from enginebench.reference.build import ReferenceOptions, write_build
-from tests.support.bench_project import BenchProject, answers
+from tests.support.bench_project import BenchProject, answers, environment
 from tests.support.embedded import needs_triton
 from tests.support.scripted_openai import ScriptedOpenAi
 from tests.support.scripted_server import ScriptedServer
@@ -322,7 +322,8 @@ def test_the_live_line_is_seen_on_a_terminal(project: BenchProject) -> None:
     command = shlex.join(project.command("--scenario", "smoke", "--path", "direct", "--rounds", "3"))
     done = subprocess.run(
         ["script", "--quiet", "--return", "--command", command, "/dev/null"],
-        cwd=project.root, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL,
+        cwd=project.root, env=environment(), capture_output=True, text=True, timeout=120, check=False,
+        stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout
     assert "cell 1 of 4" in done.stdout

@@ -42,6 +42,7 @@ def open_client() -> Iterator[Open]:
             client = HttpClient(address(server), lambda *response: explain("m", *response))
             stack.callback(client.close)
             client.connect(connections, PATIENCE_S)
+            assert server.wait_connected(connections)
             return client, server
 
         yield start

@@ -1,14 +1,21 @@
 """A project of its own for tests that run ``pytest bench/`` as a user does, in a process of its own."""
 
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from enginebench.store import Run, load_run
 
 ROOT = Path(__file__).parents[2]
+
+
+def environment() -> Mapping[str, str]:
+    """That of this process without what pytest put there: the bench would take itself for a part of these tests."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +37,23 @@ class BenchProject:
 
     def bench(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            self.command(*arguments), cwd=self.root, capture_output=True, text=True, timeout=300, check=False
+            self.command(*arguments),
+            cwd=self.root,
+            env=environment(),
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
         )
 
     def start(self, *arguments: str) -> "subprocess.Popen[str]":
         return subprocess.Popen(
-            self.command(*arguments), cwd=self.root, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            self.command(*arguments),
+            cwd=self.root,
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
         )
 
     def write_scenario(self, name: str, text: str) -> None:

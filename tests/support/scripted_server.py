@@ -83,6 +83,11 @@ class ScriptedServer:
             with suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
+    def wait_connected(self, connections: int) -> bool:
+        """Whether so many connections have been accepted; the client's side of one is open a moment earlier."""
+        with self._changed:
+            return self._changed.wait_for(lambda: self.connections >= connections, WAIT_S)
+
     def wait_closed_by_client(self, connection: int) -> bool:
         """Whether the client closes this connection."""
         with self._changed:
@@ -97,9 +102,11 @@ class ScriptedServer:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._sockets.append(sock)
             thread = threading.Thread(target=self._serve, args=(sock, self.connections))
-            self.connections += 1
             self._threads.append(thread)
             thread.start()
+            with self._changed:
+                self.connections += 1
+                self._changed.notify_all()
 
     def _serve(self, sock: socket.socket, number: int) -> None:
         with sock, suppress(OSError):
