@@ -5,23 +5,22 @@ requests and one for arrivals. Every file is written aside, synced and renamed. 
 """
 
 import json
-import os
 import secrets
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from enginebench.errors import RunError
-from enginebench.measure.records import ChunkTable, RequestTable, RoundRecord, columns, head, int_array
+from enginebench.files import write_aside, writing
+from enginebench.measure.records import RoundRecord
+from enginebench.store_tables import Arrivals, read_arrivals, read_requests, read_rounds, write_columns, write_rounds
 
 if TYPE_CHECKING:
     from enginebench.measure.telemetry import Sample
+
+_T = TypeVar("_T")
 
 SCHEMA = "enginebench/run/1"
 """Version of run.json and of the parquet files beside it. 1: the first."""
@@ -54,7 +53,7 @@ class RunStore:
         directory = root / "reports" / "runs" / run_id
         data = {"schema": SCHEMA, "id": run_id, "created": _utc(now), "finished": None, "interrupted": False}
         data |= {key: header[key] for key in _HEADER_KEYS} | {"sessions": [], "cells": {}}
-        with _writing(directory):
+        with writing(directory):
             directory.mkdir(parents=True)
         store = cls(directory, data)
         store._rewrite()
@@ -67,8 +66,8 @@ class RunStore:
             RunError: nothing of this cell was kept, and everything before it still stands.
         """
         if rounds:
-            with _writing(self.directory / "cells" / cell_id):
-                _write_rounds(self.directory / "cells" / cell_id, rounds)
+            with writing(self.directory / "cells" / cell_id):
+                write_rounds(self.directory / "cells" / cell_id, rounds)
         self._update(cells=self._data["cells"] | {cell_id: dict(result)})
 
     @property
@@ -83,18 +82,23 @@ class RunStore:
 
     def write_telemetry(self, samples: Sequence["Sample"]) -> None:
         """Keep the samples of memory: a row per sample and owner (a role on the host, or a GPU)."""
-        import pyarrow as pa
-
         rows = [
             (sample.stamp_ns, kind, owner, used_bytes)
             for sample in samples
             for kind, owner, used_bytes in sample.rows()
         ]
         names = ("stamp_ns", "kind", "owner", "used_bytes")
-        table = pa.table({name: [row[place] for row in rows] for place, name in enumerate(names)})
-        with _writing(self.directory / "telemetry"):
-            (self.directory / "telemetry").mkdir(exist_ok=True)
-            _write_table(table, self.directory / "telemetry" / "memory.parquet")
+        self.write_samples("memory", {name: [row[place] for row in rows] for place, name in enumerate(names)})
+
+    def write_samples(self, name: str, table: Mapping[str, Sequence[Any]]) -> None:
+        """Keep columns of equal length as telemetry/``name``.parquet; one of them is ``stamp_ns``.
+
+        Raises:
+            RunError: the file cannot be written.
+        """
+        path = self.directory / "telemetry" / f"{name}.parquet"
+        with writing(path):
+            write_columns(path, table)
 
     def finish(self, *, sessions: Sequence[Mapping[str, Any]], interrupted: bool) -> None:
         """Close the run: when it ended, whether it was cut short, and its sessions."""
@@ -147,11 +151,32 @@ class Run:
         Raises:
             RunError: the parquet files cannot be read.
         """
+        return self._read(cell_id, read_rounds) or []
+
+    def requests(self, cell_id: str) -> list[RoundRecord]:
+        """The records of a cell without their arrivals and errors; empty for a cell that left none.
+
+        Raises:
+            RunError: the parquet file cannot be read.
+        """
+        return self._read(cell_id, read_requests) or []
+
+    def arrivals(self, cell_id: str) -> Iterator[Arrivals]:
+        """The arrivals of a cell in their order, a bounded number at a time, never of two rounds at once.
+
+        Raises:
+            RunError: the parquet file cannot be read.
+        """
+        parts = self._read(cell_id, read_arrivals) or iter(())
+        while (part := self._read(cell_id, lambda _: next(parts, None))) is not None:
+            yield part
+
+    def _read(self, cell_id: str, read: Callable[[Path], _T]) -> _T | None:
         directory = self.directory / "cells" / cell_id
         if not directory.is_dir():
-            return []
+            return None
         try:
-            return _read_rounds(directory)
+            return read(directory)
         except (OSError, KeyError, ValueError) as error:  # pyarrow's own errors are among these
             raise RunError(f"The records in {directory} cannot be read ({error}); measure the cell again.") from error
 
@@ -198,135 +223,11 @@ def _check_keys(data: Any, keys: Sequence[str], where: str) -> None:
         raise RunError(f"{where} lacks {', '.join(map(repr, missing))}: it is damaged; use an intact copy.")
 
 
-def _write_rounds(directory: Path, rounds: Sequence[RoundRecord]) -> None:
-    """Both files of a cell at once: the directory is filled aside and renamed."""
-    aside = directory.with_name(f".{directory.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        _write_table(_request_rows(rounds), aside / "requests.parquet")
-        _write_table(_chunk_rows(rounds), aside / "chunks.parquet")
-        if directory.exists():
-            shutil.rmtree(directory)
-        aside.rename(directory)
-        _sync(directory.parent)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def _request_rows(rounds: Sequence[RoundRecord]) -> Any:
-    """A row per request; what is said of the rounds as a whole stands in the file's metadata."""
-    heads = json.dumps([head(record) for record in rounds])
-    return _rows(rounds, [columns(record.requests) for record in rounds]).replace_schema_metadata({"rounds": heads})
-
-
-def _chunk_rows(rounds: Sequence[RoundRecord]) -> Any:
-    return _rows(rounds, [columns(record.chunks) | {"token_ids": _ids(record.chunks)} for record in rounds])
-
-
-def _ids(chunks: ChunkTable) -> Any:
-    """The ids as a list per chunk."""
-    import pyarrow as pa
-
-    return pa.ListArray.from_arrays(np.concatenate([[0], chunks.id_ends()]).astype(np.int32), chunks.token_ids)
-
-
-def _rows(rounds: Sequence[RoundRecord], tables: Sequence[Mapping[str, Any]]) -> Any:
-    import pyarrow as pa
-
-    lengths = [len(table["request" if "request" in table else "index"]) for table in tables]
-    place = pa.array(np.repeat(np.arange(len(rounds), dtype=np.int32), lengths))
-    joined = {name: pa.concat_arrays([_arrow(name, table[name]) for table in tables]) for name in tables[0]}
-    return pa.table({"round": place, **joined})
-
-
-def _arrow(name: str, values: Any) -> Any:
-    import pyarrow as pa
-
-    types = {"outcome": pa.string(), "error": pa.string()}
-    return values if isinstance(values, pa.Array) else pa.array(values, type=types.get(name))
-
-
-def _read_rounds(directory: Path) -> list[RoundRecord]:
-    import pyarrow.parquet as pq
-
-    requests, chunks = (pq.read_table(directory / name) for name in ("requests.parquet", "chunks.parquet"))
-    heads = json.loads(requests.schema.metadata[b"rounds"])
-    return [
-        RoundRecord(requests=_request_table(requests, place), chunks=_chunk_table(chunks, place), **each)
-        for place, each in enumerate(heads)
-    ]
-
-
-def _of_round(table: Any, place: int) -> Any:
-    import pyarrow.compute as pc
-
-    return table.filter(pc.equal(table["round"], place)).drop_columns(["round"])
-
-
-def _request_table(table: Any, place: int) -> RequestTable:
-    rows = _of_round(table, place)
-    texts = ("outcome", "error")
-    values: dict[str, Any] = {name: rows[name].to_numpy() for name in rows.column_names if name not in texts}
-    values |= {name: tuple(rows[name].to_pylist()) for name in texts}
-    return RequestTable(**values)
-
-
-def _chunk_table(table: Any, place: int) -> ChunkTable:
-    rows = _of_round(table, place)
-    ids = rows["token_ids"].combine_chunks().flatten().to_numpy()
-    arrays = {name: rows[name].to_numpy() for name in ("request", "stamp_ns", "read_ns", "tokens")}
-    return ChunkTable(**arrays, token_ids=int_array(ids))
-
-
-def _write_table(table: Any, path: Path) -> None:
-    import pyarrow.parquet as pq
-
-    # Neighbouring stamps differ by microseconds: their differences take a quarter of the space.
-    stamps = {name: "DELTA_BINARY_PACKED" for name in table.column_names if name.endswith("_ns")}
-    others = [name for name in table.column_names if name not in stamps]
-    _write_aside(
-        path,
-        lambda aside: pq.write_table(
-            table, aside, compression="zstd", use_dictionary=others, column_encoding=stamps or None
-        ),
-    )
-
-
 def write_text(path: Path, text: str) -> None:
     """Replace the file ``path`` by ``text``, whole or not at all. Raises RunError."""
-    with _writing(path):
-        _write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
-
-
-def _write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Replace ``path`` by what ``write`` makes, at once: whatever happens, it holds the old or the new, whole."""
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        write(aside)
-        _sync(aside)
-        aside.replace(path)
-        _sync(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with writing(path):
+        write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def _utc(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise RunError(f"{path} cannot be written ({reason}); free some space or choose another directory.") from error

@@ -1,0 +1,39 @@
+"""Files that are whole or not there: written aside, synced and renamed. Knows nothing of what is in them."""
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from enginebench.errors import RunError
+
+
+def write_aside(path: Path, write: Callable[[Path], object]) -> None:
+    """Replace ``path`` by what ``write`` makes, at once: whatever happens, it holds the old or the new, whole."""
+    aside = path.with_name(f".{path.name}.part")
+    try:
+        write(aside)
+        sync(aside)
+        aside.replace(path)
+        sync(path.parent)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Have the system write a file or directory out."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system says about writing ``path`` into a RunError."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RunError(f"{path} cannot be written ({reason}); free some space or choose another directory.") from error
