@@ -225,6 +225,7 @@ def _campaign(config: pytest.Config) -> "Campaign":
 
 
 def _start(config: pytest.Config, bench: Bench) -> "Campaign":
+    from enginebench.run.block import Block
     from enginebench.run.campaign import Campaign
 
     assert bench.plan is not None
@@ -236,6 +237,7 @@ def _start(config: pytest.Config, bench: Bench) -> "Campaign":
         attached=bench.attached,
         shards=bench.shards,
     )
+    campaign.begin(Block())
     for number in (signal.SIGTERM, signal.SIGHUP):  # a cancelled CI job and a closed terminal end as Ctrl-C does
         signal.signal(number, signal.default_int_handler)
     if not config.option.benchmark_json:

@@ -62,7 +62,8 @@ class Telemetry:
         self.stop()
 
     def start(self) -> None:
-        """Start the sampler. Raises WorkerError when it does not."""
+        """Start the sampler; its samples join those of an earlier one. Raises WorkerError when it does not start."""
+        self._silent = False
         command = [sys.executable, "-m", "enginebench.measure.sampler", *self._arguments]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self._process = subprocess.Popen(command, text=True, bufsize=1, start_new_session=True, **pipes)

@@ -1,9 +1,10 @@
 """A campaign drives the cells of a plan one by one and writes each to the run's directory when it ends.
 
 It knows nothing of pytest: an item opens a cell, warms it up, runs its rounds and finishes it; so can any other driver.
+Cells are driven within a block, for which engines are loaded anew: ``begin``, its cells, ``end``, and so on.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from enginebench.plan.scenario import scenario_facts
 from enginebench.report.page import write_report
 from enginebench.report.terminal import headline
 from enginebench.run.attached import Attached
+from enginebench.run.block import Block, BlockRecords
 from enginebench.run.cell import CellRun, cell_result, unmeasured_result
 from enginebench.run.client_check import ClientCheck
 from enginebench.run.clients import ShardCount
@@ -29,15 +31,29 @@ from enginebench.store import RunStore
 
 
 class Campaign:
-    """One run: opens cells, keeps their results, and closes what it opened."""
+    """One run: opens cells, keeps their results, and closes what it opened.
 
-    def __init__(self, plan: Plan, root: Path, command: Sequence[str], attached: Attached, shards: ShardCount = 1):
+    ``progress``: where a person watches; by default it counts the cells of this run.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        root: Path,
+        command: Sequence[str],
+        attached: Attached,
+        shards: ShardCount = 1,
+        *,
+        progress: Progress | None = None,
+    ):
         self._plan = plan
         self._planned = {planned.cell.id: planned for planned in plan.cells}
-        self._progress = Progress(total_cells=len(plan.cells), estimate_s=plan.estimate_s)
+        self._progress = progress or Progress(total_cells=len(plan.cells), estimate_s=plan.estimate_s)
         self._store = RunStore.create(root, _header(plan, command, attached))
         self._telemetry = Telemetry()
-        self._telemetry.start()
+        self._block = Block()
+        self._kept: dict[str, list[BlockRecords]] = {}
+        self._peaks: dict[str, dict[str, Any]] = {}
         self._sessions = Sessions(
             plan.build,
             self._store.directory,
@@ -55,6 +71,24 @@ class Campaign:
         """The run's directory."""
         return self._store.directory
 
+    @property
+    def store(self) -> RunStore:
+        """What the run leaves."""
+        return self._store
+
+    def begin(self, block: Block) -> None:
+        """Start a block. Raises EnginebenchError when memory cannot be watched."""
+        self._block = block
+        self._sessions.block = block.number
+        self._telemetry.start()
+
+    def end(self) -> None:
+        """End the block: its engine and server go, and their memory is known. Safe to call again."""
+        try:
+            self._sessions.close()
+        finally:
+            self._telemetry.stop()
+
     def not_applicable(self, cell: Cell) -> str | None:
         """The limit of the build that the cell exceeds, recorded; None when it can run."""
         planned = self._planned[cell.id]
@@ -67,10 +101,11 @@ class Campaign:
         """Drive one cell. A cell that breaks is recorded as failed, without numbers, and its error goes on."""
         planned = self._planned[cell.id]
         cell_run: CellRun | None = None
-        with self._progress.cell(cell.id, planned.estimate_s):
+        with self._progress.cell(f"{self._block.label}{cell.id}", planned.estimate_s):
             try:
                 worker = self._sessions.use(cell.path, planned.scenario.kv_cache_reuse)
-                cell_run = CellRun(planned, worker, self._plan.tokenizer, self._progress, self._sessions.check_alive)
+                check_alive = self._sessions.check_alive
+                cell_run = CellRun(planned, worker, self._plan.tokenizer, self._progress, check_alive, self._block)
                 yield cell_run
                 cell_run.collect()
                 cell_run.require_result()
@@ -81,26 +116,22 @@ class Campaign:
                 raise error from broken
 
     def result(self, cell: Cell, cell_run: CellRun) -> dict[str, Any]:
-        """Work out, write and return the result of a cell whose rounds are over."""
+        """Work out, write and return the result of a cell whose rounds are over: of this block and those before."""
         planned = self._planned[cell.id]
-        result = cell_result(planned, cell_run.records, self._memory(cell_run.records))
-        result |= self._client_check.judge(planned, cell_run.records, result["metrics"])
-        if self._telemetry.silent:
-            result["findings"] += ["The memory sampler died: this cell and those after it have no memory."]
-        self._store.write_calibration(self._client_check.record)
-        self._store.write_cell(cell.id, result, cell_run.records)
+        self._keep(planned, cell_run.records)
+        self._peaks[cell.id] = _most(self._peaks.get(cell.id), self._memory(cell_run.records))
+        result = self._write(planned)
         self._store.write_telemetry(self._telemetry.samples())
         self.measured += 1
-        self._progress.ended(headline(result))
+        self._progress.ended(headline(self._shown(result)))
         return result
 
     def close(self) -> Path:
         """Close engine and server, finish the record, write the page; return the page's path."""
         try:
             self._client_check.close()
-            self._sessions.close()
         finally:
-            self._telemetry.stop()
+            self.end()
             self._store.write_telemetry(self._telemetry.samples())
             self._store.finish(sessions=self._sessions.records, interrupted=bool(self._not_reached()))
         return write_report(self._store.directory)
@@ -114,9 +145,47 @@ class Campaign:
         return peaks(self._telemetry.samples(first.started_ns))
 
     def _fail(self, planned: PlannedCell, reason: str, cell_run: CellRun | None) -> None:
-        records = cell_run.records if cell_run else []
-        self._store.write_cell(planned.cell.id, unmeasured_result(planned, "failed", reason), records)
+        self._keep(planned, cell_run.records if cell_run else [], reason)
+        self._write(planned)
         self._progress.ended(f"failed: {reason}")
+
+    def _keep(self, planned: PlannedCell, records: Sequence[RoundRecord], broken: str | None = None) -> None:
+        self._kept.setdefault(planned.cell.id, []).append(BlockRecords(self._block, tuple(records), broken))
+
+    def _write(self, planned: PlannedCell) -> dict[str, Any]:
+        """A cell has numbers when it was whole in any block."""
+        cell_id = planned.cell.id
+        blocks = self._kept[cell_id]
+        records = [record for block in blocks for record in block.rounds]
+        whole = [record for block in blocks if block.broken is None for record in block.rounds]
+        if whole:
+            result = cell_result(planned, blocks, self._peaks[cell_id])
+            result |= self._client_check.judge(planned, whole, result["metrics"])
+            if self._telemetry.silent:
+                result["findings"] += ["The memory sampler died: this cell and those after it have no memory."]
+            self._store.write_calibration(self._client_check.record)
+        else:
+            result = unmeasured_result(planned, "failed", str(blocks[-1].broken), blocks)
+        self._store.write_cell(cell_id, result, records)
+        return result
+
+    def _shown(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The result as far as it is news: of the block at hand."""
+        news = result["per_block"][-1]["metrics"]
+        return {"metrics": {name: {"summary": summary} for name, summary in news.items()}}
+
+
+def _most(before: Mapping[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]:
+    """The peaks of several blocks together."""
+    if before is None:
+        return now
+    gpu = [peak for peak in (before["gpu_peak_bytes"], now["gpu_peak_bytes"]) if peak is not None]
+    roles = {**before["host_peak_bytes"], **now["host_peak_bytes"]}
+    host = {
+        role: max(peak for each in (before, now) if (peak := each["host_peak_bytes"].get(role)) is not None)
+        for role in roles
+    }
+    return {"gpu_peak_bytes": max(gpu, default=None), "host_peak_bytes": host}
 
 
 def _header(plan: Plan, command: Sequence[str], attached: Attached) -> dict[str, Any]:

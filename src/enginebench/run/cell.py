@@ -12,6 +12,7 @@ from enginebench.measure.shards import Client
 from enginebench.measure.windows import batch_windows_s, steady_window_ns
 from enginebench.plan.load import Trim, load_to_json
 from enginebench.plan.prompts import round_requests
+from enginebench.run.block import Block, BlockRecords, failed_requests
 from enginebench.run.plan import PlannedCell
 from enginebench.run.progress import Progress
 
@@ -29,8 +30,10 @@ class CellRun:
         tokenizer: Tokenizer,
         progress: Progress,
         check_alive: Callable[[], None],
+        block: Block,
     ):
         self._planned = planned
+        self._block = block
         self._worker = worker
         self._tokenizer = tokenizer
         self._progress = progress
@@ -93,13 +96,13 @@ class CellRun:
     def _prepare(self, round_index: int, *, warmup: bool, label: str) -> None:
         self.collect()
         self._progress.round(label)
-        planned = self._planned
+        planned, block = self._planned, self._block
         requests = round_requests(
             planned.scenario,
             planned.cell,
             self._tokenizer,
             round_index=round_index,
-            seed=planned.scenario.sampling.seed,
+            seed=planned.scenario.sampling.seed if block.seed is None else block.seed,
         )
         self._worker.prepare(
             requests,
@@ -107,12 +110,14 @@ class CellRun:
             round_index=round_index,
             warmup=warmup,
             stall_timeout_s=STALL_TIMEOUT_S,
+            block=block.number,
         )
 
 
-def cell_result(planned: PlannedCell, records: Sequence[RoundRecord], memory: dict[str, Any]) -> dict[str, Any]:
-    """The entry of a measured cell in ``run.json``."""
-    measured = [record for record in records if not record.warmup]
+def cell_result(planned: PlannedCell, blocks: Sequence[BlockRecords], memory: dict[str, Any]) -> dict[str, Any]:
+    """The entry of a measured cell in ``run.json``: over the whole ones of its ``blocks``, and each block alone."""
+    whole = [block for block in blocks if block.broken is None]
+    measured = [record for block in whole for record in block.measured]
     metrics = cell_metrics(measured, planned.scenario.slo_s, planned.scenario.trimmed)
     return {
         **_head(planned),
@@ -124,12 +129,17 @@ def cell_result(planned: PlannedCell, records: Sequence[RoundRecord], memory: di
         "batch_windows_s": [batch_windows_s(record) for record in measured],
         "steady_window_s": [_steady_s(record, planned.scenario.trimmed) for record in measured],
         "requests": sum(len(record.requests) for record in measured),
-        "failed_requests": sum(int((~record.requests.ok).sum()) for record in measured),
-        "findings": list(findings(measured)),
+        "failed_requests": failed_requests(measured),
+        "findings": [*findings(measured), *_broken(blocks)],
         "metrics": {name: result.as_json() for name, result in metrics.items()},
         "memory": memory,
         "rounds": len(measured),
+        "per_block": [block.as_json(planned) for block in blocks],
     }
+
+
+def _broken(blocks: Sequence[BlockRecords]) -> list[str]:
+    return [f"Block {each.block.number} is left out: {each.broken}" for each in blocks if each.broken is not None]
 
 
 def _steady_s(record: RoundRecord, trim: Trim) -> list[float] | None:
@@ -138,9 +148,19 @@ def _steady_s(record: RoundRecord, trim: Trim) -> list[float] | None:
     return None if window is None else [(stamp_ns - record.started_ns) / 1e9 for stamp_ns in window]
 
 
-def unmeasured_result(planned: PlannedCell, status: str, reason: str) -> dict[str, Any]:
+def unmeasured_result(
+    planned: PlannedCell, status: str, reason: str, blocks: Sequence[BlockRecords] = ()
+) -> dict[str, Any]:
     """The entry of a cell without numbers: ``failed`` or ``not_applicable``."""
-    return {**_head(planned), "status": status, "reason": reason, "findings": [], "metrics": {}}
+    per_block = [block.as_json(planned) for block in blocks]
+    return {
+        **_head(planned),
+        "status": status,
+        "reason": reason,
+        "findings": [],
+        "metrics": {},
+        "per_block": per_block,
+    }
 
 
 def _head(planned: PlannedCell) -> dict[str, Any]:

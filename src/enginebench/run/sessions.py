@@ -53,6 +53,7 @@ class Sessions:
         self._server: TritonServer | None = None
         self._worker: Client | None = None
         self._way = ("", False)  # the path, and whether the engine reuses its KV cache
+        self.block = 0  # for which what is opened is opened
         self._entries: list[tuple[dict[str, Any], MemoryPhases]] = []
 
     @property
@@ -80,7 +81,8 @@ class Sessions:
             self._open_on_server(path)
         self._way = way
         assert self._worker is not None
-        entry = {"path": path, "facts": dict(self._worker.facts), "opened_s": time.monotonic() - started_s}
+        opened_s = time.monotonic() - started_s
+        entry = {"path": path, "block": self.block, "facts": dict(self._worker.facts), "opened_s": opened_s}
         self._entries.append((entry, self._phases))
         return self._worker
 
@@ -106,7 +108,7 @@ class Sessions:
                 close()
 
     def close(self) -> None:
-        """Close everything for good; safe to call again."""
+        """Close everything; safe to call again. What is used later is opened anew."""
         self._close_worker()
         self._engine.close()
 
