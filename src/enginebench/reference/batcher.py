@@ -36,6 +36,7 @@ class TokenEvent:
     token_ids: tuple[int, ...]
     ended: bool
     error: str | None = None  # one sentence; only with ended
+    scheduled_ns: int = 0  # when the request got its slot; 0: never
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ class _Sequence:
     total_length: int
     sampling: Sampling
     slot: int = -1
+    scheduled_ns: int = 0
     computed: int = 0  # tokens whose KV is in the slot
     cancelled: bool = False
 
@@ -183,6 +185,7 @@ class Batcher:
             while self._state.queue and self._free_slots:
                 sequence = self._state.queue.popleft()
                 sequence.slot = self._free_slots.pop()
+                sequence.scheduled_ns = time.monotonic_ns()
                 self._state.active.append(sequence)
 
     def _step(self, engine: Engine, started: float) -> None:
@@ -233,7 +236,7 @@ class Batcher:
         if not token_ids:
             return
         ended = len(sequence.token_ids) == sequence.total_length
-        self._emit(TokenEvent(sequence.request_id, stamp_ns, token_ids, ended))
+        self._emit(TokenEvent(sequence.request_id, stamp_ns, token_ids, ended, scheduled_ns=sequence.scheduled_ns))
         if ended:
             self._forget(sequence)
 
