@@ -96,9 +96,10 @@ def read_rounds(directory: Path) -> list[RoundRecord]:
     import pyarrow.parquet as pq
 
     requests, chunks = (pq.read_table(directory / name) for name in ("requests.parquet", "chunks.parquet"))
+    heads = _heads(requests)
     return [
-        RoundRecord(requests=_request_table(_of_round(requests, place)), chunks=_chunk_table(chunks, place), **each)
-        for place, each in enumerate(_heads(requests))
+        RoundRecord(requests=_request_table(rows), chunks=_chunk_table(arrivals), **each)
+        for rows, arrivals, each in zip(_parts(requests, len(heads)), _parts(chunks, len(heads)), heads, strict=True)
     ]
 
 
@@ -109,10 +110,10 @@ def read_requests(directory: Path) -> list[RoundRecord]:
     table = pq.read_table(directory / "requests.parquet", columns=["round", *_REQUEST_COLUMNS])
     nothing = np.array([], dtype=np.int64)
     none = ChunkTable(int_array([]), nothing, nothing, int_array([]), int_array([]))
-    rows = [_of_round(table, place) for place, _ in enumerate(_heads(table))]
+    heads = _heads(table)
     return [
-        RoundRecord(requests=_request_table(part, error=("",) * part.num_rows), chunks=none, **each)
-        for part, each in zip(rows, _heads(table), strict=True)
+        RoundRecord(requests=_request_table(rows, error=("",) * rows.num_rows), chunks=none, **each)
+        for rows, each in zip(_parts(table, len(heads)), heads, strict=True)
     ]
 
 
@@ -164,10 +165,11 @@ def _heads(requests: Any) -> list[dict[str, Any]]:
     return heads
 
 
-def _of_round(table: Any, place: int) -> Any:
-    import pyarrow.compute as pc
-
-    return table.filter(pc.equal(table["round"], place)).drop_columns(["round"])
+def _parts(table: Any, rounds: int) -> list[Any]:
+    """The rows of each round, which lie together and in order; not copied."""
+    ends = np.searchsorted(table["round"].to_numpy(), np.arange(rounds), side="right")
+    rows = table.drop_columns(["round"])
+    return [rows.slice(start, end - start) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
 def _request_table(rows: Any, **known: Any) -> RequestTable:
@@ -183,8 +185,7 @@ def _texts(column: Any) -> tuple[str, ...]:
     return tuple(np.array(words.dictionary.to_pylist(), dtype=object)[words.indices.to_numpy()])
 
 
-def _chunk_table(table: Any, place: int) -> ChunkTable:
-    rows = _of_round(table, place)
+def _chunk_table(rows: Any) -> ChunkTable:
     ids = rows["token_ids"].combine_chunks().flatten().to_numpy()
     arrays = {name: rows[name].to_numpy() for name in ("request", "stamp_ns", "read_ns", "tokens")}
     return ChunkTable(**arrays, token_ids=int_array(ids))
