@@ -100,6 +100,14 @@ class RunStore:
         with writing(path):
             write_columns(path, table)
 
+    def write_sessions(self, sessions: Sequence[Mapping[str, Any]]) -> None:
+        """Keep what is known of the sessions so far."""
+        self._update(sessions=[dict(session) for session in sessions])
+
+    def write_ab(self, ab: Mapping[str, Any]) -> None:
+        """Keep which side of a comparison the run is: side, other run, order of blocks, discarded pairs."""
+        self._update(ab=dict(ab))
+
     def finish(self, *, sessions: Sequence[Mapping[str, Any]], interrupted: bool) -> None:
         """Close the run: when it ended, whether it was cut short, and its sessions."""
         self._update(

@@ -24,33 +24,48 @@ class Block:
 
 @dataclass(frozen=True, slots=True)
 class BlockRecords:
-    """What one cell left in one block. ``broken``: why its rounds ended early; None when they are whole."""
+    """What one cell left in one block. ``summary``: its entry in the cell's ``per_block``."""
 
-    block: Block
     rounds: tuple[RoundRecord, ...]
-    broken: str | None = None
+    summary: Mapping[str, Any]
 
     @property
     def measured(self) -> tuple[RoundRecord, ...]:
         """Without warm-ups."""
         return tuple(record for record in self.rounds if not record.warmup)
 
-    def as_json(self, planned: PlannedCell) -> Mapping[str, Any]:
-        """An entry of a cell's ``per_block``: ``metrics`` are summaries over the block's measured rounds."""
-        rounds = self.measured
-        metrics = cell_metrics(rounds, planned.scenario.slo_s, planned.scenario.trimmed)
-        return {
-            "block": self.block.number,
-            "pair": self.block.pair,
-            "seed": planned.scenario.sampling.seed if self.block.seed is None else self.block.seed,
-            "rounds": len(rounds),
-            "requests": sum(len(record.requests) for record in rounds),
-            "failed_requests": failed_requests(rounds),
-            "broken": self.broken,
-            "metrics": {name: dict(result.summary) for name, result in metrics.items()},
-        }
+    @property
+    def whole(self) -> bool:
+        """Whether all of its rounds gave a result."""
+        return self.summary["broken"] is None
+
+
+def block_records(
+    planned: PlannedCell, block: Block, rounds: Sequence[RoundRecord], broken: str | None = None
+) -> BlockRecords:
+    """Sum up the ``rounds`` of a cell in ``block``; ``broken``: why they ended early."""
+    measured = [record for record in rounds if not record.warmup]
+    metrics = cell_metrics(measured, planned.scenario.slo_s, planned.scenario.trimmed)
+    summary = {
+        "block": block.number,
+        "pair": block.pair,
+        "seed": planned.scenario.sampling.seed if block.seed is None else block.seed,
+        "rounds": len(measured),
+        "requests": sum(len(record.requests) for record in measured),
+        "failed_requests": failed_requests(measured),
+        "broken": broken,
+        "calibration": None,
+        "validity": None,
+        "metrics": {name: dict(result.summary) for name, result in metrics.items()},
+    }
+    return BlockRecords(tuple(rounds), summary)
 
 
 def failed_requests(rounds: Sequence[RoundRecord]) -> int:
     """Requests that did not get what they asked for."""
     return sum(int((~record.requests.ok).sum()) for record in rounds)
+
+
+def as_results(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics of one entry of ``per_block`` as those of a cell stand in run.json, as far as readers ask."""
+    return {name: {"summary": values} for name, values in summary["metrics"].items()}

@@ -6,7 +6,7 @@ Cells are driven within a block, for which engines are loaded anew: ``begin``, i
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from enginebench.plan.scenario import scenario_facts
 from enginebench.report.page import write_report
 from enginebench.report.terminal import headline
 from enginebench.run.attached import Attached
-from enginebench.run.block import Block, BlockRecords
+from enginebench.run.block import Block, BlockRecords, as_results, block_records
 from enginebench.run.cell import CellRun, cell_result, unmeasured_result
 from enginebench.run.client_check import ClientCheck
 from enginebench.run.clients import ShardCount
@@ -88,6 +88,7 @@ class Campaign:
             self._sessions.close()
         finally:
             self._telemetry.stop()
+            self._store.write_sessions(self._sessions.records)
 
     def not_applicable(self, cell: Cell) -> str | None:
         """The limit of the build that the cell exceeds, recorded; None when it can run."""
@@ -123,17 +124,20 @@ class Campaign:
         result = self._write(planned)
         self._store.write_telemetry(self._telemetry.samples())
         self.measured += 1
-        self._progress.ended(headline(self._shown(result)))
+        self._progress.ended(headline({"metrics": as_results(result["per_block"][-1])}))
         return result
 
-    def close(self) -> Path:
-        """Close engine and server, finish the record, write the page; return the page's path."""
+    def close(self, *, interrupted: bool = False) -> Path:
+        """Close engine and server, finish the record, write the page; return the page's path.
+
+        ``interrupted``: whoever drove the run was stopped, which a cell that was not reached shows, too.
+        """
         try:
             self._client_check.close()
         finally:
             self.end()
             self._store.write_telemetry(self._telemetry.samples())
-            self._store.finish(sessions=self._sessions.records, interrupted=bool(self._not_reached()))
+            self._store.finish(sessions=self._sessions.records, interrupted=interrupted or bool(self._not_reached()))
         return write_report(self._store.directory)
 
     def _not_reached(self) -> list[str]:
@@ -150,29 +154,29 @@ class Campaign:
         self._progress.ended(f"failed: {reason}")
 
     def _keep(self, planned: PlannedCell, records: Sequence[RoundRecord], broken: str | None = None) -> None:
-        self._kept.setdefault(planned.cell.id, []).append(BlockRecords(self._block, tuple(records), broken))
+        kept = block_records(planned, self._block, records, broken)
+        if kept.whole:
+            judged = self._client_check.judge(planned, records, as_results(kept.summary))
+            kept = replace(kept, summary={**kept.summary, **judged})
+        self._kept.setdefault(planned.cell.id, []).append(kept)
 
     def _write(self, planned: PlannedCell) -> dict[str, Any]:
         """A cell has numbers when it was whole in any block."""
         cell_id = planned.cell.id
         blocks = self._kept[cell_id]
         records = [record for block in blocks for record in block.rounds]
-        whole = [record for block in blocks if block.broken is None for record in block.rounds]
+        whole = [record for block in blocks if block.whole for record in block.rounds]
         if whole:
             result = cell_result(planned, blocks, self._peaks[cell_id])
-            result |= self._client_check.judge(planned, whole, result["metrics"])
+            judged = {key: blocks[0].summary[key] for key in ("calibration", "validity")}
+            result |= judged if len(blocks) == 1 else self._client_check.judge(planned, whole, result["metrics"])
             if self._telemetry.silent:
                 result["findings"] += ["The memory sampler died: this cell and those after it have no memory."]
             self._store.write_calibration(self._client_check.record)
         else:
-            result = unmeasured_result(planned, "failed", str(blocks[-1].broken), blocks)
+            result = unmeasured_result(planned, "failed", blocks[-1].summary["broken"], blocks)
         self._store.write_cell(cell_id, result, records)
         return result
-
-    def _shown(self, result: Mapping[str, Any]) -> Mapping[str, Any]:
-        """The result as far as it is news: of the block at hand."""
-        news = result["per_block"][-1]["metrics"]
-        return {"metrics": {name: {"summary": summary} for name, summary in news.items()}}
 
 
 def _most(before: Mapping[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]:

@@ -116,8 +116,7 @@ class CellRun:
 
 def cell_result(planned: PlannedCell, blocks: Sequence[BlockRecords], memory: dict[str, Any]) -> dict[str, Any]:
     """The entry of a measured cell in ``run.json``: over the whole ones of its ``blocks``, and each block alone."""
-    whole = [block for block in blocks if block.broken is None]
-    measured = [record for block in whole for record in block.measured]
+    measured = [record for block in blocks if block.whole for record in block.measured]
     metrics = cell_metrics(measured, planned.scenario.slo_s, planned.scenario.trimmed)
     return {
         **_head(planned),
@@ -134,12 +133,12 @@ def cell_result(planned: PlannedCell, blocks: Sequence[BlockRecords], memory: di
         "metrics": {name: result.as_json() for name, result in metrics.items()},
         "memory": memory,
         "rounds": len(measured),
-        "per_block": [block.as_json(planned) for block in blocks],
+        "per_block": [block.summary for block in blocks],
     }
 
 
 def _broken(blocks: Sequence[BlockRecords]) -> list[str]:
-    return [f"Block {each.block.number} is left out: {each.broken}" for each in blocks if each.broken is not None]
+    return [f"Block {each.summary['block']} is left out: {each.summary['broken']}" for each in blocks if not each.whole]
 
 
 def _steady_s(record: RoundRecord, trim: Trim) -> list[float] | None:
@@ -152,14 +151,13 @@ def unmeasured_result(
     planned: PlannedCell, status: str, reason: str, blocks: Sequence[BlockRecords] = ()
 ) -> dict[str, Any]:
     """The entry of a cell without numbers: ``failed`` or ``not_applicable``."""
-    per_block = [block.as_json(planned) for block in blocks]
     return {
         **_head(planned),
         "status": status,
         "reason": reason,
         "findings": [],
         "metrics": {},
-        "per_block": per_block,
+        "per_block": [block.summary for block in blocks],
     }
 
 
