@@ -73,8 +73,8 @@ def visit(browser: Browser, report: Report) -> Iterator[Open]:
         opened.page.on("pageerror", lambda error: opened.complaints.append(str(error)))
         opened.page.on("dialog", refuse)
         opened.page.goto(report(variant).as_uri())
-        if options.get("java_script_enabled", True) and opened.page.locator("script[data-chart]").count():
-            opened.page.wait_for_selector("html[data-charts=drawn]")
+        if options.get("java_script_enabled", True):
+            _draw(opened.page)
         return opened
 
     yield open_page
@@ -101,7 +101,7 @@ def test_every_series_is_drawn_with_real_lines_and_markers(visit: Open) -> None:
         specs = json.loads(page.locator("script[data-chart]").nth(number).text_content() or "")
         assert traces.count() == len(specs["data"])
         assert traces.locator("path.point").count() == sum(len(trace["y"]) for trace in specs["data"])
-    lines = page.locator("#chart-1 path.js-line")
+    lines = page.locator("#load-1 path.js-line")
     assert all("L" in (lines.nth(number).get_attribute("d") or "") for number in range(lines.count()))
 
 
@@ -119,7 +119,7 @@ def test_panels_stand_below_each_other_where_the_page_is_narrow(visit: Open) -> 
     page = visit("one_cell").page
     assert len(_panel_tops(page)) == 1
     page.set_viewport_size({"width": 360, "height": 900})
-    page.wait_for_function("document.getElementById('chart-1').layout.height > 400")
+    page.wait_for_function("document.getElementById('load-1').layout.height > 400")
     page.wait_for_timeout(100)
     assert len(_panel_tops(page)) == 3
 
@@ -129,8 +129,8 @@ def test_the_numbers_need_no_script(visit: Open) -> None:
     assert "1 failed, 25 of 28 cells measured" in page.locator(".verdict").inner_text()
     assert page.locator(".card .number").first.is_visible()
     assert page.locator(".matrix tbody tr:not(.group)").count() == 30
-    page.locator("#charts summary").first.click()
-    assert page.locator("#charts details table").first.is_visible()
+    page.locator("#load summary").first.click()
+    assert page.locator("#load details table").first.is_visible()
     assert page.locator("noscript").count() == 1
     assert not page.locator(".chart").first.is_visible()
 
@@ -151,7 +151,7 @@ def test_the_table_shows_the_numbers_of_the_record(visit: Open) -> None:
 
 def test_nothing_offers_to_share(visit: Open) -> None:
     page = visit("typical").page
-    page.locator("#chart-1").hover()
+    page.locator("#load-1").hover()
     titles = page.evaluate(
         "[...document.querySelectorAll('[data-title],[title]')].map(e => e.dataset.title || e.title)"
     )
@@ -171,7 +171,7 @@ def test_dark_is_dark_and_its_axes_can_be_read(visit: Open) -> None:
     page = visit("one_cell", color_scheme="light").page
     colours = (
         "[getComputedStyle(document.body).backgroundColor,"
-        " getComputedStyle(document.querySelector('#chart-1 .xtick text')).fill]"
+        " getComputedStyle(document.querySelector('#load-1 .xtick text')).fill]"
     )
     light = page.evaluate(colours)
     page.emulate_media(color_scheme="dark")
@@ -193,8 +193,15 @@ def test_the_page_stays_light_in_the_browser(visit: Open) -> None:
     assert page.evaluate("document.querySelectorAll('*').length") <= 20_000
 
 
+def _draw(page: Page) -> None:
+    """Scroll to every chart: it is drawn when it comes near."""
+    for chart in page.locator(".chart").all():
+        chart.scroll_into_view_if_needed()
+        page.wait_for_selector(f"#{chart.get_attribute('id')}[data-drawn]")
+
+
 def _panel_tops(page: Page) -> set[int]:
-    boxes = [title.bounding_box() for title in page.locator("#chart-1 .infolayer [class^=g-x][class$=title]").all()]
+    boxes = [title.bounding_box() for title in page.locator("#load-1 .infolayer [class^=g-x][class$=title]").all()]
     assert len(boxes) == 3
     return {round(box["y"] / 20) for box in boxes if box}
 

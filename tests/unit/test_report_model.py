@@ -10,6 +10,8 @@ from enginebench.plan.cells import Cell
 from enginebench.plan.load import Batch, Concurrency, Load, Rate
 from enginebench.report.cells import cells_of
 from enginebench.report.compare import TTFT, change, finding, metric_scale, reference_load
+from enginebench.report.curves import load_section
+from enginebench.report.figures import Figure, Section
 from enginebench.report.model import page_of
 from enginebench.report.page import write_report
 from enginebench.report.units import percent, scale_for, size, span
@@ -21,6 +23,15 @@ VARIANTS = ("typical", "full", "gpu", "one_cell", "empty", "failures", "interrup
 
 def page(variant: str) -> Page:
     return page_of(getattr(sample_run, f"{variant}_run")())
+
+
+def section(variant: str, name: str) -> Section:
+    return next(one for one in page(variant).sections if one.id == name)
+
+
+def load_figures(run: sample_run.Run) -> dict[str, Figure]:
+    made = load_section(run, None)
+    return {figure.title: figure for figure in made.figures} if made else {}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +63,7 @@ def test_a_tensorrt_llm_build_on_a_gpu_is_not_called_a_reference() -> None:
     assert shown.title == "chatglm3-fp16 on NVIDIA A10, 2026-11-22"
     assert not any("eference engine" in note for note in shown.verdict.notes)
     assert shown.cards[0].lines[-1].title == "Peak on GPU"
-    assert shown.memory.sentence.startswith("GPU memory peaks at 20.50 GiB")
+    assert section("gpu", "memory").lead.startswith("GPU memory peaks at 20.50 GiB")
 
 
 def test_failed_requests_come_before_everything_else() -> None:
@@ -124,8 +135,8 @@ def test_rounds_that_overlap_are_said_to() -> None:
 
 
 def test_many_paths_are_compared_in_percent() -> None:
-    charts = {chart.scenario: chart for chart in page("full").charts}
-    assert charts["novel-zh"].finding == (
+    figures = load_figures(sample_run.full_run())
+    assert figures["novel-zh, 128 tokens out"].finding == (
         "At batch 8, against direct: TTFT p50 core +8.0%, ensemble +23%, bls +29%; "
         "TPOT p50 core +3.5%, ensemble +8.1%, bls +13%; output tokens/s core −3.5%, ensemble −8.0%, bls −12%."
     )
@@ -133,16 +144,15 @@ def test_many_paths_are_compared_in_percent() -> None:
 
 def test_a_lone_path_is_compared_with_its_smaller_batch() -> None:
     run = sample_run.full_run(paths=("direct",))
-    charts = {chart.scenario: chart for chart in page_of(run).charts}
-    assert charts["novel-zh"].finding.startswith(
+    assert load_figures(run)["novel-zh, 128 tokens out"].finding.startswith(
         "direct alone, from batch 1 to 8: output tokens/s go from 81.9 to 566.5 (6.9×)"
     )
 
 
 def test_without_streaming_the_charts_show_the_whole_answer() -> None:
     spec = {**sample_run.SCENARIOS["who-are-you"], "streaming": [False]}
-    (chart,) = page_of(sample_run.full_run(scenarios={"who-are-you": spec})).charts
-    assert [panel.title for panel in chart.panels] == ["E2E p50", "Output tokens/s"]
+    (figure,) = load_figures(sample_run.full_run(scenarios={"who-are-you": spec})).values()
+    assert [plot.title for plot in figure.plots] == ["E2E p50", "Output tokens/s"]
 
 
 def test_the_noisiest_cell_is_named() -> None:
@@ -160,9 +170,9 @@ def test_a_finding_of_many_cells_is_one_sentence() -> None:
 
 
 def test_no_gpu_is_said_and_host_memory_is_called_what_it_is() -> None:
-    memory = page("typical").memory
-    assert memory.sentence.startswith("No GPU: GPU memory was not measured.")
-    assert [row[1].text for row in memory.table.rows] == [
+    memory = section("typical", "memory")
+    assert memory.lead.startswith("No GPU: GPU memory was not measured.")
+    assert [row[1].text for row in memory.tables[0].rows] == [
         "engine processes, host (RSS)",
         "server processes, host (RSS)",
         "client processes, host (RSS)",
@@ -184,7 +194,7 @@ def test_a_run_of_many_cells_stays_below_six_megabytes(tmp_path: Path) -> None:
     assert len(run["cells"]) == 360
     written = write_report(sample_run.write_run(run, tmp_path))
     assert written.stat().st_size < 6_000_000
-    assert "2 more charts are left out" in written.read_text(encoding="utf-8")
+    assert "more figures are left out" in written.read_text(encoding="utf-8")
 
 
 def test_a_page_without_charts_carries_no_bundle(tmp_path: Path) -> None:
@@ -261,19 +271,16 @@ def loads_run() -> sample_run.Run:
 
 
 def test_each_kind_of_load_has_a_chart_of_its_own() -> None:
-    charts = page_of(loads_run()).charts
-    assert [(chart.title, chart.axis) for chart in charts] == [
-        ("64 tokens out", "batch size"),
-        ("64 tokens out", "requests in flight"),
-        ("64 tokens out, Poisson arrivals", "requests/s"),
-        ("64 tokens out, gamma 0.5 arrivals", "requests/s"),
+    section = load_section(loads_run(), None)
+    assert section
+    charts = section.figures
+    assert [(chart.title, chart.plots[0].x.title) for chart in charts] == [
+        ("chat, 64 tokens out", "batch size"),
+        ("chat, 64 tokens out", "requests in flight"),
+        ("chat, 64 tokens out, Poisson arrivals", "requests/s"),
+        ("chat, 64 tokens out, gamma 0.5 arrivals", "requests/s"),
     ]
-    assert [[point.level for point in chart.panels[0].series[0].points] for chart in charts] == [
-        [8],
-        [4, 16],
-        [2, 8],
-        [8],
-    ]
+    assert [[text for _, text in chart.plots[0].x.ticks] for chart in charts] == [["8"], ["4", "16"], ["2", "8"], ["8"]]
     assert charts[1].finding.startswith("At concurrency 16, ensemble against direct: ")
     assert charts[2].finding.startswith("At 8 requests/s, Poisson, ensemble against direct: ")
 

@@ -1,22 +1,23 @@
-"""Charts, drawn by plotly: nothing else knows it. A chart becomes JSON; the page's script hands it to plotly.js.
+"""Figures as JSON that the page's script hands to plotly.js: nothing but this module knows plotly.
 
-Only SVG scatter traces are used, so that a smaller bundle could replace the full one, and a strict CSP lets them draw.
+Only SVG traces are used, which a strict CSP lets draw. Colours that differ between light and dark are left to the page.
 """
 
+import base64
+import gzip
 import json
-import math
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
-import plotly.graph_objects as go
 from plotly.offline import get_plotlyjs
 
-from enginebench.report.cells import path_rank
-from enginebench.report.view import Chart, Panel, Point, Series
+from enginebench.report.figures import Axis, Figure, Plot, Rule
+from enginebench.report.looks import categories
+from enginebench.report.traces import digits, label, traces
 
-# Each passes 3:1 on white and on #0d1117. Marker and dash tell paths and modes apart without colour.
-COLOURS = {"direct": "#0072B2", "core": "#CC79A7", "ensemble": "#D55E00", "bls": "#009E73", "llmapi": "#7C6FD0"}
-MARKERS = {"direct": "circle", "core": "triangle-up", "ensemble": "square", "bls": "diamond", "llmapi": "star"}
-GREY = "#808890"
+Json = dict[str, Any]
+
 CONFIG = {
     "displayModeBar": False,
     "displaylogo": False,
@@ -24,139 +25,201 @@ CONFIG = {
     "plotlyServerURL": "",
     "responsive": True,
 }
-WIDE_GAP = 0.075
-DODGE = 0.018  # in decades: markers of two paths at one load stay apart
+GREY = "#808890"
+GAP = 0.075
+"""Between plots beside each other, as a share of the figure's width."""
+NAME_PX = 26
+"""Height of the place of one name on a vertical axis."""
+WRAPPED = {"wide": 34, "narrow": 18}
+"""Letters in a line of a name on a vertical axis."""
 
 
-def plotly_script() -> str:
-    """The plotly.js bundle."""
-    return str(get_plotlyjs())
+@lru_cache(maxsize=1)
+def plotly_bundle() -> str:
+    """plotly.js, compressed with gzip, in base64: less than half its size, and the page opens before it is read."""
+    return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 9, mtime=0)).decode("ascii")
 
 
-def chart_json(chart: Chart) -> str:
-    """Data and layout of ``chart``, with ``narrow``: what differs where panels stand below each other."""
-    figure = go.Figure(layout=_layout(chart))
-    for number, panel in enumerate(chart.panels, 1):
-        for series in panel.series:
-            figure.add_trace(_trace(series, number))
-    spec = json.loads(figure.to_json())
-    wide, narrow = _places(len(chart.panels), columns=True), _places(len(chart.panels), columns=False)
-    return json.dumps({**spec, "config": CONFIG, "wide": wide, "narrow": narrow}, sort_keys=True)
+def chart_json(figure: Figure) -> str:
+    """Data and layout of ``figure``, and what differs on a ``wide`` and on a ``narrow`` page."""
+    suffixes = ["" if number == 0 else str(number + 1) for number in range(len(figure.plots))]
+    data = [trace for plot, suffix in zip(figure.plots, suffixes, strict=True) for trace in traces(plot, suffix)]
+    spec = {
+        "data": data,
+        "layout": _layout(figure, suffixes),
+        "config": CONFIG,
+        "wide": _places(figure, suffixes, columns=figure.columns),
+        "narrow": _places(figure, suffixes, columns=False),
+    }
+    return json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
-def _layout(chart: Chart) -> dict[str, Any]:
-    layout: dict[str, Any] = {
-        "template": "none",
+def heights_px(figure: Figure) -> tuple[int, int]:
+    """How high the figure is on a wide and on a narrow page, so that the page keeps its place for it."""
+    return _height(figure, columns=figure.columns), _height(figure, columns=False)
+
+
+def _layout(figure: Figure, suffixes: Sequence[str]) -> Json:
+    layout: Json = {
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"size": 12, "family": "inherit"},
-        "margin": {"l": 44, "r": 12, "t": 44, "b": 40},
+        "margin": {"l": 48, "r": 14, "t": 44, "b": 42},
         "showlegend": False,
         "dragmode": False,
         "hovermode": "closest",
-        "annotations": [_panel_title(number, panel) for number, panel in enumerate(chart.panels, 1)],
+        "barmode": "stack" if any(plot.stacked for plot in figure.plots) else "group",
+        "bargap": 0.3,
+        "annotations": [_title(plot, suffix) for plot, suffix in zip(figure.plots, suffixes, strict=True)],
+        "shapes": [
+            _shape(rule, suffix) for plot, suffix in zip(figure.plots, suffixes, strict=True) for rule in plot.rules
+        ],
     }
-    levels = sorted({point.level for panel in chart.panels for one in panel.series for point in one.points})
-    for number, panel in enumerate(chart.panels, 1):
-        layout[f"xaxis{_suffix(number)}"] = _load_axis(number, levels, chart.axis)
-        layout[f"yaxis{_suffix(number)}"] = _value_axis(number, panel)
+    last = suffixes[-1]
+    for plot, suffix in zip(figure.plots, suffixes, strict=True):
+        shared = not figure.columns and suffix != last
+        x, y = _axis(plot, plot.x, across=True), _axis(plot, plot.y, across=False)
+        if shared:
+            x |= {"matches": f"x{last}", "showticklabels": False, "title": {"text": ""}}
+        layout[f"xaxis{suffix}"] = x | {"anchor": f"y{suffix}"}
+        layout[f"yaxis{suffix}"] = y | {"anchor": f"x{suffix}"}
     return layout
 
 
-def _load_axis(number: int, levels: list[float], title: str) -> dict[str, Any]:
-    low, high = math.log10(levels[0]), math.log10(levels[-1])
-    room = max(0.12, (high - low) * 0.12)
-    return {
-        "anchor": f"y{_suffix(number)}",
-        "type": "log",
-        "range": [low - room, high + room],
-        "tickvals": levels,
-        "ticktext": [f"{level:,.6g}" for level in levels],
-        "title": {"text": title, "standoff": 6, "font": {"size": 12}},
-        "showgrid": False,
-        "zeroline": False,
-        "fixedrange": True,
-    }
-
-
-def _value_axis(number: int, panel: Panel) -> dict[str, Any]:
-    top = max((point.high for series in panel.series for point in series.points), default=1.0)
-    return {
-        "anchor": f"x{_suffix(number)}",
-        "range": [0, top * 1.12 or 1.0],
-        "nticks": 5,
+def _axis(plot: Plot, axis: Axis, *, across: bool) -> Json:
+    """``across``: the horizontal one. The values' axis has the grid; the title of a vertical one is the plot's."""
+    of_values = across if plot.horizontal else not across
+    spec: Json = {
+        "type": "log" if axis.log else "linear",
         "zeroline": False,
         "showline": False,
+        "showgrid": of_values,
         "fixedrange": True,
         "separatethousands": True,
+        "exponentformat": "none",
+        "automargin": True,
+    }
+    if across:
+        unit = f", {axis.unit}" if axis.unit else ""
+        spec["title"] = {"text": label(axis.title + unit), "standoff": 6, "font": {"size": 12}}
+    names = categories(plot)
+    if names and not of_values:
+        return spec | _name_axis(names, reverse=plot.horizontal)
+    if axis.ticks:
+        return spec | {"tickvals": [at for at, _ in axis.ticks], "ticktext": [label(text) for _, text in axis.ticks]}
+    return spec | _number_axis(axis)
+
+
+def _number_axis(axis: Axis) -> Json:
+    if axis.log:
+        return {"nticks": 6, "minor": {"ticks": ""}}
+    return {"nticks": 5, "rangemode": "tozero" if axis.from_zero else "normal"}
+
+
+def _name_axis(names: Sequence[str], *, reverse: bool) -> Json:
+    ends = [-0.6, len(names) - 0.4]
+    return {
+        "range": ends[::-1] if reverse else ends,
+        "tickvals": list(range(len(names))),
+        "ticktext": [label(name) for name in names],
+        "ticks": "",
     }
 
 
-def _panel_title(number: int, panel: Panel) -> dict[str, Any]:
-    unit = f", {panel.unit}" if panel.unit else ""
+def _title(plot: Plot, suffix: str) -> Json:
+    values = plot.x if plot.horizontal else plot.y
+    unit = f", {values.unit}" if values.unit and not plot.horizontal else ""
+    better = f" · {values.better} is better" if values.better else ""
     return {
-        "text": f"<b>{panel.title}</b>{unit} · {panel.better} is better",
-        "xref": f"x{_suffix(number)} domain",
-        "yref": f"y{_suffix(number)} domain",
+        "text": f"<b>{label(plot.title)}</b>{label(unit + better)}",
+        "xref": f"x{suffix} domain",
+        "yref": f"y{suffix} domain",
         "x": 0,
         "y": 1,
         "xanchor": "left",
         "yanchor": "bottom",
-        "xshift": -34,
+        "xshift": 0 if plot.horizontal else -36,
         "yshift": 12,
         "showarrow": False,
     }
 
 
-def _trace(series: Series, number: int) -> go.Scatter:
-    colour = COLOURS.get(series.path, GREY)
-    return go.Scatter(
-        x=[_dodged(point, series) for point in series.points],
-        y=[_digits(point.value) for point in series.points],
-        xaxis=f"x{_suffix(number)}",
-        yaxis=f"y{_suffix(number)}",
-        name=series.path,
-        mode="lines+markers",
-        line={"color": colour, "width": 2, "dash": "solid" if series.streaming else "dot"},
-        marker={"symbol": MARKERS.get(series.path, "cross") + ("" if series.streaming else "-open"), "size": 9},
-        error_y=_error_bars(series.points, colour),
-        hovertext=[point.text for point in series.points],
-        hoverinfo="text",
-    )
-
-
-def _error_bars(points: tuple[Point, ...], colour: str) -> dict[str, Any]:
-    return {
-        "type": "data",
-        "array": [_digits(point.high - point.value) for point in points],
-        "arrayminus": [_digits(point.value - point.low) for point in points],
-        "color": colour,
-        "thickness": 1.2,
-        "width": 3,
+def _shape(rule: Rule, suffix: str) -> Json:
+    """A line or a shaded span from one side of the plot to the other."""
+    other = "y" if rule.axis == "x" else "x"
+    words = {"text": label(rule.label), "font": {"size": 11}, "padding": 3}
+    place: Json = {
+        f"{rule.axis}ref": f"{rule.axis}{suffix}",
+        f"{other}ref": f"{other}{suffix} domain",
+        f"{rule.axis}0": digits(rule.at),
+        f"{rule.axis}1": digits(rule.at if rule.to is None else rule.to),
+        f"{other}0": 0,
+        f"{other}1": 1,
+        "layer": "below",
     }
+    if rule.to is not None:
+        shade = {"type": "rect", "fillcolor": GREY, "opacity": 0.16, "line": {"width": 0}}
+        return place | shade | {"label": words | {"textposition": "top left"}}
+    line = {"type": "line", "line": {"color": GREY, "width": 1.5, "dash": "dash"}}
+    position = {"textposition": "end", "textangle": 0, "xanchor": "right", "yanchor": "bottom"}
+    if rule.axis == "x":
+        position = {"textposition": "end", "textangle": 0, "xanchor": "left", "yanchor": "top"}
+    return place | line | {"label": words | position}
 
 
-def _dodged(point: Point, series: Series) -> float:
-    return _digits(point.level * 10 ** ((path_rank(series.path) - 1.5) * DODGE))
-
-
-def _digits(value: float) -> float:
-    """Six digits are more than a screen shows and keep the page small."""
-    return float(f"{value:.6g}")
-
-
-def _places(panels: int, *, columns: bool) -> dict[str, Any]:
-    """Where the panels lie, as keys for ``Plotly.relayout``: beside each other, or below each other."""
-    gap = WIDE_GAP if columns else 0.34 / panels
-    each = (1 - gap * (panels - 1)) / panels
-    places: dict[str, Any] = {"height": 270 if columns else 70 + 215 * panels}
-    for number in range(1, panels + 1):
-        start = (number - 1 if columns else panels - number) * (each + gap)
-        share = [_digits(start), _digits(min(1.0, start + each))]
-        places[f"xaxis{_suffix(number)}.domain"] = share if columns else [0, 1]
-        places[f"yaxis{_suffix(number)}.domain"] = [0, 1] if columns else share
+def _places(figure: Figure, suffixes: Sequence[str], *, columns: bool) -> Json:
+    """Where the plots lie, as keys for ``Plotly.relayout``."""
+    places: Json = {"height": _height(figure, columns=columns)}
+    shares = _shares(figure, columns=columns)
+    wrapped = WRAPPED["wide" if columns or not figure.columns else "narrow"]
+    first = categories(figure.plots[0])
+    for number, (plot, suffix) in enumerate(zip(figure.plots, suffixes, strict=True)):
+        places[f"xaxis{suffix}.domain"] = shares[number] if columns else [0, 1]
+        places[f"yaxis{suffix}.domain"] = [0, 1] if columns else shares[number]
+        names = categories(plot)
+        if plot.horizontal and names:
+            places[f"yaxis{suffix}.ticktext"] = [_wrapped(name, wrapped) for name in names]
+            places[f"yaxis{suffix}.showticklabels"] = not (columns and number and names == first)
     return places
 
 
-def _suffix(number: int) -> str:
-    return "" if number == 1 else str(number)
+def _shares(figure: Figure, *, columns: bool) -> list[list[float | int | None]]:
+    """Start and end of each plot along the direction in which they are placed, 0..1."""
+    if columns:
+        weights, gap = [1.0] * len(figure.plots), GAP
+    else:
+        weights = [float(_plot_height(plot, figure)) for plot in figure.plots]
+        gap = _between(figure) / max(1.0, sum(weights) + _between(figure) * (len(weights) - 1))
+    room = (1 - gap * (len(weights) - 1)) / sum(weights)
+    starts = [sum(weights[:number]) * room + gap * number for number in range(len(weights))]
+    shares = [(start, start + weight * room) for start, weight in zip(starts, weights, strict=True)]
+    if not columns:
+        shares = [(1 - end, 1 - start) for start, end in shares]
+    return [[digits(max(0.0, start)), digits(min(1.0, end))] for start, end in shares]
+
+
+def _height(figure: Figure, *, columns: bool) -> int:
+    each = [_plot_height(plot, figure) for plot in figure.plots]
+    return 86 + (max(each) if columns else sum(each) + _between(figure) * (len(each) - 1))
+
+
+def _plot_height(plot: Plot, figure: Figure) -> int:
+    if plot.horizontal:
+        return max(70, NAME_PX * len(categories(plot)))
+    return 184 if figure.columns or len(figure.plots) == 1 else 130
+
+
+def _between(figure: Figure) -> int:
+    """Room between plots below each other, px: for a title, and for the names of an axis unless all share it."""
+    return 80 if figure.columns else 42
+
+
+def _wrapped(name: str, letters: int) -> str:
+    """``name`` in at most two lines, broken at a space or a dash where there is one."""
+    if len(name) <= letters:
+        return label(name)
+    cut = max(name.rfind(mark, 0, letters) for mark in " -,") + 1 or letters
+    rest = name[cut:]
+    if len(rest) > letters:
+        rest = rest[: letters - 1] + "…"
+    return f"{label(name[:cut])}<br>{label(rest)}"

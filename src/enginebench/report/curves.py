@@ -1,23 +1,37 @@
-"""Metrics against the load: what the charts draw, and the same numbers as a table."""
+"""Metrics against the load: what the figures draw, and the same numbers as a table."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from pathlib import Path
 
-from enginebench.report.cells import CellView, path_rank
+from enginebench.report.cells import CellView, Json, cells_of, path_rank
 from enginebench.report.compare import E2E, OUTPUT_RATE, TPOT, TTFT, Shown, finding, metric_scale
-from enginebench.report.units import DASH, Scale
-from enginebench.report.view import Chart, Column, Panel, Point, Series, Table, Text
+from enginebench.report.figures import Axis, Figure, Marks, Plot, Section
+from enginebench.report.units import DASH, Scale, count
+from enginebench.report.view import Column, Table, Text
 
-MAX_CHARTS = 16
+MAX_FIGURES = 16
 """More figures than this make the page slow; further ones are left out, and the page says so."""
+DODGE = 0.018
+"""In decades: markers of two paths at one load stay apart."""
+READING = (
+    "Points are medians over all measured rounds; bars reach from the lowest to the highest round. "
+    "Axes of values start at zero. Dotted and hollow: without streaming."
+)
 
 
-def charts(cells: Sequence[CellView]) -> tuple[Chart, ...]:
-    """One chart for each scenario, output length and kind of load that has numbers."""
+def load_section(run: Json, _directory: Path | None) -> Section | None:
+    """One figure for each scenario, output length and kind of load that has numbers."""
+    cells = cells_of(run)
     measured = sorted((cell for cell in cells if cell.measured), key=lambda cell: _rank(cells, cell))
     groups = groupby(measured, key=lambda cell: (cell.scenario, cell.output_words, cell.load.rank[:2]))
-    drawn = (_chart(number, list(members)) for number, (_, members) in enumerate(groups, 1))
-    return tuple(chart for chart in drawn if chart.panels)
+    figures = [_figure(number, list(members)) for number, (_, members) in enumerate(groups, 1)]
+    drawn = tuple(figure for figure in figures if figure.plots)
+    if not drawn:
+        return None
+    left_out = len(drawn) - MAX_FIGURES
+    more = f"{count(left_out, 'more figure')} are left out to keep the page light; the table of cells has the numbers."
+    return Section("load", "Against the load", READING, drawn[:MAX_FIGURES], notes=(more,) if left_out > 0 else ())
 
 
 def _rank(cells: Sequence[CellView], cell: CellView) -> tuple[int, int, float, tuple[int, str]]:
@@ -25,48 +39,53 @@ def _rank(cells: Sequence[CellView], cell: CellView) -> tuple[int, int, float, t
     return first, cell.output_tokens, cell.output_stdev, cell.load.rank[:2]
 
 
-def _chart(number: int, cells: Sequence[CellView]) -> Chart:
+def _figure(number: int, cells: Sequence[CellView]) -> Figure:
     wanted = (TTFT, TPOT, OUTPUT_RATE) if any(cell.streaming for cell in cells) else (E2E, OUTPUT_RATE)
     shown = [one for one in wanted if any(cell.value(one.metric) is not None for cell in cells)]
     scales = {one.metric: metric_scale(one, cells) for one in shown}
     first = cells[0]
     pattern = f", {first.load.pattern} arrivals" if first.load.pattern else ""
-    title = f"{first.output_words} tokens out{pattern}"
-    return Chart(
-        id=f"chart-{number}",
-        scenario=first.scenario,
+    title = f"{first.scenario}, {first.output_words} tokens out{pattern}"
+    return Figure(
+        id=f"load-{number}",
         title=title,
         finding=finding(cells),
-        axis=first.load.axis,
-        panels=tuple(_panel(one, scales[one.metric], cells) for one in shown),
-        table=_table(f"{first.scenario}, {title}", shown, scales, cells),
+        plots=tuple(_plot(one, scales[one.metric], cells) for one in shown),
+        table=_table(title, shown, scales, cells),
     )
 
 
-def _panel(shown: Shown, scale: Scale, cells: Iterable[CellView]) -> Panel:
+def _plot(shown: Shown, scale: Scale, cells: Sequence[CellView]) -> Plot:
+    levels = sorted({cell.load.level for cell in cells})
+    ticks = tuple((level, f"{level:,.6g}") for level in levels)
+    x = Axis(cells[0].load.axis, log=True, ticks=ticks)
+    y = Axis(shown.title, scale.symbol, better="lower" if shown.better == "lower" else "higher")
+    return Plot(shown.title, x, y, tuple(_series(shown, scale, cells)))
+
+
+def _series(shown: Shown, scale: Scale, cells: Iterable[CellView]) -> Iterator[Marks]:
     ordered = sorted(cells, key=lambda cell: (not cell.streaming, path_rank(cell.path), cell.load.level))
-    series = []
-    for (_, path), members in groupby(ordered, key=lambda cell: (not cell.streaming, cell.path)):
-        group = list(members)
-        points = tuple(point for cell in group if (point := _point(cell, shown, scale)))
-        if points:
-            series.append(Series(path, group[0].streaming, points))
-    return Panel(shown.title, scale.symbol, shown.better, tuple(series))
+    for (whole, path), members in groupby(ordered, key=lambda cell: (not cell.streaming, cell.path)):
+        known = [(cell, value) for cell in members if (value := cell.value(shown.metric)) is not None]
+        if not known:
+            continue
+        reaches = [(*cell.per_round(shown.metric), value) for cell, value in known]
+        yield Marks(
+            name=f"{path}, whole answers" if whole else path,
+            kind="line",
+            x=tuple(cell.load.level * 10 ** ((path_rank(path) - 1.5) * DODGE) for cell, _ in known),
+            y=tuple(value * scale.factor for _, value in known),
+            low=tuple(min(reach) * scale.factor for reach in reaches),
+            high=tuple(max(reach) * scale.factor for reach in reaches),
+            texts=tuple(_words(cell, scale.text(value)) for cell, value in known),
+            role=path,
+            dashed=whole,
+        )
 
 
-def _point(cell: CellView, shown: Shown, scale: Scale) -> Point | None:
-    value = cell.value(shown.metric)
-    if value is None:
-        return None
-    reach = (*cell.per_round(shown.metric), value)
+def _words(cell: CellView, value: str) -> str:
     mode = "" if cell.streaming else ", without streaming"
-    return Point(
-        level=cell.load.level,
-        value=value * scale.factor,
-        low=min(reach) * scale.factor,
-        high=max(reach) * scale.factor,
-        text=f"{cell.path}{mode}, {cell.load.words}: {scale.text(value)}",
-    )
+    return f"{cell.path}{mode}, {cell.load.words}: {value}"
 
 
 def _table(caption: str, shown: Sequence[Shown], scales: dict[str, Scale], cells: Sequence[CellView]) -> Table:

@@ -1,12 +1,14 @@
 """What surrounds the numbers: memory by phase, environment, build, plan, sessions."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from enginebench.report.cells import Json
+from enginebench.report.figures import Section
 from enginebench.report.summary import date, is_reference
 from enginebench.report.units import DASH, count, scale_for, size
-from enginebench.report.view import Column, Facts, Memory, Table, Text
+from enginebench.report.view import Column, Facts, Table, Text
 
 PHASES = {"before_load": "Before load", "after_load": "After load", "peak": "Peak", "after_unload": "After unload"}
 NAMES = {
@@ -20,8 +22,13 @@ NAMES = {
 }
 
 
-def memory(run: Json) -> Memory:
+def memory_section(run: Json, _directory: Path | None) -> Section:
     """What each session's engine and server took, by phase."""
+    table = _memory_table(run)
+    return Section("memory", "Memory", _memory_sentence(run), tables=(table,) if table.rows else ())
+
+
+def _memory_table(run: Json) -> Table:
     owners = [owner for session in run["sessions"] for owner in _owners(session)]
     amounts = [value for _, _, phases in owners for value in phases.values() if value]
     scale = scale_for("bytes", amounts)
@@ -33,7 +40,7 @@ def memory(run: Json) -> Memory:
             Text(DASH, "not sampled") if phases.get(key) is None else Text(scale.number(phases[key])) for key in PHASES
         ]
         rows.append((Text(path, path=path), Text(owner), *texts))
-    return Memory(_memory_sentence(run), Table("Memory by phase", tuple(columns), tuple(rows)))
+    return Table("Memory by phase", tuple(columns), tuple(rows))
 
 
 def facts(run: Json) -> tuple[Facts, ...]:

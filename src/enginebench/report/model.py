@@ -1,15 +1,27 @@
-"""From a run's record to everything that its page says: strings and rows, no looks."""
+"""From a run's record to everything that its page says: strings, rows and points, no looks."""
 
-from enginebench.report.cells import Json, cells_of, paths_of
-from enginebench.report.curves import MAX_CHARTS, charts
-from enginebench.report.facts import facts, memory
-from enginebench.report.summary import PATH_WORDS, cards, date, subtitle, title, verdict
+from dataclasses import replace
+from pathlib import Path
+
+from enginebench.report.cells import Json, cells_of
+from enginebench.report.curves import load_section
+from enginebench.report.facts import facts, memory_section
+from enginebench.report.sections import Maker, gather
+from enginebench.report.summary import cards, date, subtitle, title, verdict
 from enginebench.report.tables import anchors_of, findings, matrix, metric_table, percentiles, rounds
 from enginebench.report.view import Page
 
+SECTIONS: tuple[Maker, ...] = (
+    load_section,
+    memory_section,
+)
+"""The parts below the table of cells, top to bottom. Each is left out where it has nothing to say."""
 
-def page_of(run: Json) -> Page:
+
+def page_of(run: Json, directory: Path | None = None) -> Page:
     """Everything that the page of ``run`` (the content of run.json) shows.
+
+    ``directory``: where its tables are; without it, only what stands in run.json is shown.
 
     Raises:
         RunError: the plan names something that is not a cell.
@@ -17,26 +29,22 @@ def page_of(run: Json) -> Page:
     cells = cells_of(run)
     anchors = anchors_of(cells)
     card_title, card_list = cards(cells)
-    drawn = charts(cells)
+    sections, troubles = gather(run, directory, SECTIONS)
+    said = verdict(run, cells)
     return Page(
         title=title(run),
         heading=run["build"]["name"],
         subtitle=subtitle(run),
         run_id=run["id"],
         date=date(run["created"]),
-        verdict=verdict(run, cells),
+        verdict=replace(said, notes=(*troubles, *said.notes)),
         card_title=card_title,
         cards=card_list,
         matrix=matrix(run, cells, anchors),
         percentiles=percentiles(cells),
-        charts=drawn[:MAX_CHARTS],
-        charts_left_out=max(0, len(drawn) - MAX_CHARTS),
-        legend=tuple((path, PATH_WORDS.get(path, "")) for path in paths_of(cells)),
-        dashed=any(not series.streaming for chart in drawn for panel in chart.panels for series in panel.series),
+        sections=sections,
         rounds=rounds(cells, anchors),
-        memory=memory(run),
         findings=findings(cells, anchors),
         facts=facts(run),
         metrics=metric_table(cells),
-        run_json=run,
     )

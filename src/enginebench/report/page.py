@@ -3,10 +3,14 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from enginebench.report.model import page_of
-from enginebench.report.view import Page
+from enginebench.report.view import Shell
 from enginebench.store import load_run, write_text
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 EMBEDDED_LIMIT_BYTES = 400_000
 """A record larger than this stays beside the page, so that the page keeps below 6 MB."""
@@ -20,16 +24,36 @@ def write_report(run_dir: Path) -> Path:
     """
     run = load_run(run_dir)
     target = run.directory / "report.html"
-    write_text(target, render(page_of(run.data)))
+    write_text(target, render("run.html.j2", page_of(run.data, run.directory), run.data))
     return target
 
 
-def render(page: Page) -> str:
-    """The HTML of ``page``."""
+def render(template: str, page: Shell, record: Mapping[str, object]) -> str:
+    """The HTML of ``page``: ``template`` fills the blocks of ``shell.html.j2``.
+
+    ``record`` is embedded, so that the page is its own archive.
+    """
+    from markupsafe import Markup
+
+    from enginebench.report.charts import plotly_bundle
+
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            page=page,
+            plotly=plotly_bundle() if page.draws else "",
+            record=Markup(_inert(_embedded(record))),  # noqa: S704
+        )
+    )
+
+
+def _environment() -> "Environment":
     from jinja2 import Environment, PackageLoader, StrictUndefined
     from markupsafe import Markup
 
-    from enginebench.report.charts import chart_json, plotly_script
+    from enginebench.report.charts import chart_json, heights_px
+    from enginebench.report.looks import PATHS, SYMBOLS, legend
 
     environment = Environment(
         loader=PackageLoader("enginebench.report"),
@@ -38,17 +62,18 @@ def render(page: Page) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    template = environment.get_template("run.html.j2")
-    return template.render(
-        page=page,
-        chart_specs={chart.id: Markup(_inert(chart_json(chart))) for chart in page.charts},  # noqa: S704
-        plotly=Markup(plotly_script()) if page.charts else "",  # noqa: S704
-        run_json=Markup(_inert(_embedded(page.run_json))),  # noqa: S704
-    )
+    environment.globals |= {
+        "chart_json": lambda figure: Markup(_inert(chart_json(figure))),  # noqa: S704
+        "heights_px": heights_px,
+        "legend": legend,
+        "outlines": {path: SYMBOLS[look.symbol] for path, look in PATHS.items()},
+        "other_outline": SYMBOLS["hexagon"],
+    }
+    return environment
 
 
-def _embedded(run: Mapping[str, object]) -> str:
-    text = json.dumps(run, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+def _embedded(record: Mapping[str, object]) -> str:
+    text = json.dumps(record, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
     return text if len(text.encode()) <= EMBEDDED_LIMIT_BYTES else json.dumps({"left_out": "too large; see run.json"})
 
 

@@ -1,12 +1,15 @@
-"""What the page shows, as plain data: every string ready to be printed, every point ready to be drawn.
+"""What the page shows, as plain data: every string ready to be printed.
 
-Templates and charts read these and decide nothing but looks.
+Templates read these and decide nothing but looks. Parts with figures are in ``figures``.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 from enginebench.report.units import DASH
+
+if TYPE_CHECKING:
+    from enginebench.report.figures import Section
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,49 +109,6 @@ class Matrix:
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
-    """A value at a load with the range of its rounds, in the panel's unit."""
-
-    level: float
-    value: float
-    low: float
-    high: float
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Series:
-    """The points of a path, with or without streaming."""
-
-    path: str
-    streaming: bool
-    points: tuple[Point, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Panel:
-    """One metric against the load."""
-
-    title: str
-    unit: str
-    better: str
-    series: tuple[Series, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Chart:
-    """Panels side by side for one scenario, output length and kind of load, what they show, and their numbers."""
-
-    id: str
-    scenario: str
-    title: str
-    finding: str
-    axis: str  # what the horizontal axis counts
-    panels: tuple[Panel, ...]
-    table: Table
-
-
-@dataclass(frozen=True, slots=True)
 class RoundsRow:
     """The rounds of a cell. ``dots``: where each round lies between the ends of the common axis, 0..1."""
 
@@ -172,14 +132,6 @@ class Rounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Memory:
-    """What engines and servers took."""
-
-    sentence: str
-    table: Table
-
-
-@dataclass(frozen=True, slots=True)
 class Finding:
     """A sentence and the cells that it is about: anchor and id of each."""
 
@@ -195,9 +147,25 @@ class Facts:
     rows: tuple[tuple[str, str], ...]
 
 
+class Shell(Protocol):
+    """What every page has, whatever it is about."""
+
+    @property
+    def title(self) -> str:
+        """The title of the document."""
+
+    @property
+    def nav(self) -> tuple[tuple[str, str], ...]:
+        """Anchor and title of every part, top to bottom."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether there is any figure."""
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
-    """The whole page, top to bottom."""
+    """The page of a run, top to bottom."""
 
     title: str
     heading: str
@@ -209,13 +177,27 @@ class Page:
     cards: tuple[Card, ...]
     matrix: Matrix
     percentiles: Table | None
-    charts: tuple[Chart, ...]
-    charts_left_out: int
-    legend: tuple[tuple[str, str], ...]  # path and what it is
-    dashed: bool  # some series have no streaming
+    sections: "tuple[Section, ...]"
     rounds: Rounds
-    memory: Memory
     findings: tuple[Finding, ...]
     facts: tuple[Facts, ...]
     metrics: Table
-    run_json: Mapping[str, object]
+
+    @property
+    def nav(self) -> tuple[tuple[str, str], ...]:
+        """Anchor and title of every part, top to bottom."""
+        parts = [(section.id, section.title) for section in self.sections]
+        return (
+            ("results", "Results"),
+            ("cells", "Cells"),
+            *parts,
+            ("rounds", "Rounds"),
+            ("findings", "Findings"),
+            ("environment", "Environment"),
+            ("reading", "How to read"),
+        )
+
+    @property
+    def draws(self) -> bool:
+        """Whether there is any figure."""
+        return any(section.figures for section in self.sections)

@@ -1,8 +1,10 @@
-// Draws the charts from the JSON beside them, and puts panels below each other where the page is narrow.
+// Draws the charts when they come into view, and puts their plots below each other where the page is narrow.
 (() => {
   "use strict";
   const NARROW_PX = 640;
+  const holders = new Map([...document.querySelectorAll("script[data-chart]")].map((one) => [one.dataset.chart, one]));
   const isNarrow = (div) => div.clientWidth < NARROW_PX;
+  const drawn = [];
 
   const place = (layout, places) => {
     for (const [key, value] of Object.entries(places)) {
@@ -13,34 +15,57 @@
     return layout;
   };
 
-  const draw = (holder) => {
+  const draw = (div) => {
+    const holder = holders.get(div.id);
+    if (!holder) return;
+    holders.delete(div.id);
     const spec = JSON.parse(holder.textContent);
-    const div = document.getElementById(holder.dataset.chart);
     let narrow = isNarrow(div);
-    Plotly.newPlot(div, spec.data, place(spec.layout, narrow ? spec.narrow : spec.wide), spec.config);
+    Plotly.newPlot(div, spec.data, place(spec.layout, narrow ? spec.narrow : spec.wide), spec.config).then(() => {
+      div.dataset.drawn = "";
+    });
     new ResizeObserver(() => {
       if (isNarrow(div) === narrow) return;
       narrow = !narrow;
       Plotly.relayout(div, narrow ? spec.narrow : spec.wide);
     }).observe(div);
-    return div;
+    drawn.push(div);
   };
 
-  const holders = [...document.querySelectorAll("script[data-chart]")];
-  const drawn = [];
-  const next = () => {
-    const holder = holders.shift();
-    if (!holder) {
-      document.documentElement.dataset.charts = "drawn";
-      return;
-    }
-    drawn.push(draw(holder));
-    setTimeout(next);
+  const unpacked = async (id) => {
+    const packed = Uint8Array.from(atob(document.getElementById(id).textContent), (one) => one.charCodeAt(0));
+    return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
   };
-  next();
+
+  let loading;
+  const load = () =>
+    (loading ??= unpacked("plotly-gz").then((code) => {
+      const script = document.createElement("script");
+      script.textContent = code;
+      document.head.append(script);
+    }));
+
+  const failed = (error) => {
+    for (const id of holders.keys())
+      document.getElementById(id).textContent = `This browser cannot draw the chart (${error}); the table below has its numbers.`;
+  };
+
+  const near = new IntersectionObserver(
+    (entries) => {
+      for (const { target } of entries.filter((one) => one.isIntersecting)) {
+        near.unobserve(target);
+        load().then(() => draw(target), failed);
+      }
+    },
+    { rootMargin: "400px" },
+  );
+  if (holders.size) {
+    holders.forEach((_, id) => near.observe(document.getElementById(id)));
+    setTimeout(() => load().catch(failed), 300); // so that printing finds it there
+  }
 
   addEventListener("beforeprint", () => {
-    while (holders.length) drawn.push(draw(holders.shift()));
+    if (window.Plotly) [...holders.keys()].forEach((id) => draw(document.getElementById(id)));
     drawn.forEach((div) => Plotly.relayout(div, { width: 1000 }));
   });
   addEventListener("afterprint", () => drawn.forEach((div) => Plotly.relayout(div, { width: null, autosize: true })));

@@ -1,0 +1,119 @@
+"""How series look: a colour, a marker, a dash and a hatch each, so that colour alone tells nothing apart.
+
+Each colour passes 3:1 on white and on the dark background. Knows neither plotly nor the page: both draw from here.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from enginebench.report.figures import Figure, Marks, Plot
+
+MAX_MARKED = 40
+"""A line of more points than this shows none of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How one series is drawn."""
+
+    colour: str
+    symbol: str
+    dash: str = "solid"
+    hatch: str = ""
+
+
+PATHS = {
+    "direct": Look("#0072B2", "circle"),
+    "core": Look("#CC79A7", "triangle-up", "dashdot", "/"),
+    "ensemble": Look("#D55E00", "square", "dash", "x"),
+    "bls": Look("#009E73", "diamond", "dot", "\\"),
+    "llmapi": Look("#7C6FD0", "cross", "longdash", "-"),
+}
+MEANINGS = {
+    "old": Look("#0072B2", "circle", "dash"),
+    "new": Look("#D55E00", "square", hatch="/"),
+    "good": Look("#009E73", "circle"),
+    "warn": Look("#A6761D", "diamond", hatch="/"),
+    "bad": Look("#D6453D", "x", hatch="x"),
+    "muted": Look("#808890", "cross", "dot"),
+}
+OTHERS = (
+    Look("#0072B2", "circle"),
+    Look("#D55E00", "square", "dash", "/"),
+    Look("#009E73", "diamond", "dot", "\\"),
+    Look("#7C6FD0", "triangle-up", "dashdot", "x"),
+    Look("#A6761D", "triangle-down", "longdash", "-"),
+    Look("#CC79A7", "cross", "longdashdot", "|"),
+    Look("#1B8AA6", "x", "dash", "+"),
+    Look("#5B8C00", "hexagon", "dot", "."),
+)
+
+SYMBOLS = {
+    "circle": "M6 1a5 5 0 1 0 0 10a5 5 0 1 0 0-10z",
+    "triangle-up": "M6 1l5.6 9.6H.4z",
+    "triangle-down": "M6 11l5.6-9.6H.4z",
+    "square": "M1.5 1.5h9v9h-9z",
+    "diamond": "M6 0l6 6l-6 6l-6-6z",
+    "cross": "M4.5 1h3v3.5H11v3H7.5V11h-3V7.5H1v-3h3.5z",
+    "x": "M3 1l3 3l3-3l2 2l-3 3l3 3l-2 2l-3-3l-3 3l-2-2l3-3l-3-3z",
+    "hexagon": "M6 .5l5 2.75v5.5l-5 2.75l-5-2.75v-5.5z",
+}
+"""Outlines in a box of 12 by 12."""
+
+DASHES = {"dash": "6 3", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "9 4", "longdashdot": "9 4 2 4"}
+
+
+@dataclass(frozen=True, slots=True)
+class LegendEntry:
+    """A series in words, with what its sign is made of."""
+
+    name: str
+    look: Look
+    kind: str  # of the marks
+    marked: bool  # its line shows its points
+    hollow: bool
+
+    @property
+    def outline(self) -> str:
+        """The marker as an SVG path."""
+        return SYMBOLS[self.look.symbol]
+
+    @property
+    def dash_array(self) -> str:
+        """The dash as SVG wants it."""
+        return DASHES.get(self.look.dash, "")
+
+
+def looks(plot: Plot) -> Iterator[tuple[Marks, Look]]:
+    """Each series of ``plot`` with its look."""
+    taken = 0
+    for marks in plot.marks:
+        known = PATHS.get(marks.role) or MEANINGS.get(marks.role)
+        yield marks, known or OTHERS[taken % len(OTHERS)]
+        taken += known is None
+
+
+def legend(figure: Figure) -> tuple[LegendEntry, ...]:
+    """The series of ``figure`` by name, each once; nothing where there is but one."""
+    found: dict[str, LegendEntry] = {}
+    for plot in figure.plots:
+        for marks, look in looks(plot):
+            if marks.name and marks.kind != "band":
+                entry = LegendEntry(marks.name, look, marks.kind, is_marked(marks), marks.dashed)
+                found.setdefault(marks.name, entry)
+    for marks, look in ((marks, look) for plot in figure.plots for marks, look in looks(plot)):
+        if marks.name and marks.name not in found:
+            found[marks.name] = LegendEntry(marks.name, look, marks.kind, marked=False, hollow=False)
+    return tuple(found.values()) if len(found) > 1 else ()
+
+
+def is_marked(marks: Marks) -> bool:
+    """Whether its points are shown."""
+    return marks.kind in ("dots", "intervals") or (marks.kind == "line" and len(marks.x) <= MAX_MARKED)
+
+
+def categories(plot: Plot) -> Sequence[str]:
+    """What stands on the axis of names, in order of appearance; empty where both axes are numbers."""
+    columns = [marks.y if plot.horizontal else marks.x for marks in plot.marks]
+    names = [value for column in columns for value in column if isinstance(value, str)]
+    return tuple(dict.fromkeys(names))
