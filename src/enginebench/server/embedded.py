@@ -10,10 +10,13 @@ import os
 import platform
 import sys
 import sysconfig
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from enginebench.errors import ServerError
+from enginebench.server.installation import Place, listening
 
 PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 NEWEST_PYTHON = (3, 12)
@@ -32,6 +35,29 @@ class EmbeddedTriton:
     libraries: Path  # what the binary was linked with
     libpython: Path  # directory of the shared library that the stub needs
     version: str  # of the wheel
+    ready_timeout_s: ClassVar[float] = 120.0
+    stop_grace_s: ClassVar[float] = 2.0  # an orderly unload takes over a second for each BLS instance and saves nothing
+
+    def prepare(self, scratch: Path) -> Mapping[str, str]:
+        """Write backends and a Python for the models into ``scratch``; return the server's environment."""
+        write_backends(self, scratch / "backends")
+        write_python_home(scratch / "python")
+        return server_environment(self, scratch / "python")
+
+    def command(self, place: Place) -> Sequence[str]:
+        """The server with the python backend alone; GPU and CPU gauges are not its business."""
+        return [
+            str(self.binary),
+            *listening(place),
+            f"--backend-directory={place.scratch / 'backends'}",
+            "--allow-gpu-metrics=false",
+            "--allow-cpu-metrics=false",
+            f"--backend-config=python,shm-region-prefix-name={place.name}",
+        ]
+
+    def logs(self, place: Place) -> Sequence[Path]:
+        """One file."""
+        return [place.log]
 
 
 def find_embedded() -> EmbeddedTriton:

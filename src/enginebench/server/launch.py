@@ -1,6 +1,7 @@
 """A managed Triton server: on a free loopback port, trusted only once it proved itself, stopped without a trace.
 
-Knows what ready and alive mean; ``process`` and ``supervisor`` start it and clean up after it, whatever becomes of us.
+Knows what ready and alive mean, whichever ``Installation`` the server is of; ``process`` and ``supervisor`` start it
+and clean up after it, whatever becomes of us.
 """
 
 import contextlib
@@ -15,18 +16,12 @@ from types import TracebackType
 import psutil
 
 from enginebench.errors import ServerError
-from enginebench.server.embedded import (
-    EmbeddedTriton,
-    find_embedded,
-    server_environment,
-    write_backends,
-    write_python_home,
-)
-from enginebench.server.logs import last_lines, says_port_taken
-from enginebench.server.probe import server_name, stream_events
+from enginebench.server.embedded import find_embedded
+from enginebench.server.installation import Installation, Place
+from enginebench.server.logs import explain_ending, says_port_taken
+from enginebench.server.probe import canary_inputs, server_name, stream_events
 from enginebench.server.process import SupervisedServer
 
-STOP_GRACE_S = 2.0  # an orderly unload takes over a second for each BLS instance and saves nothing
 LAUNCHES = 3  # a free port can be taken between asking and binding
 CANARY_TOKENS = 4
 POLL_S = 0.05
@@ -34,40 +29,50 @@ CLEANUP_S = 2.0
 
 
 class _PortTakenError(Exception):
-    """Somebody else listens on the port that the server was given."""
+    """Somebody else listens on a port that the server was given."""
 
 
 class TritonServer:
     """A running server with everything that belongs to it. Use ``start``; leaving the context stops it."""
 
-    def __init__(self, process: SupervisedServer, pid: int, port: int, log_path: Path) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self.pid = pid
-        self.log_path = log_path
+    def __init__(self, installation: Installation, process: SupervisedServer, pid: int, place: Place) -> None:
+        self.url = f"http://127.0.0.1:{place.http_port}"
+        self.metrics_url = f"http://127.0.0.1:{place.metrics_port}/metrics"
+        self.trace_file = place.trace_file
+        self.pid = pid  # of the process that everything else of the server descends from
+        self.log_path = place.log
+        self._logs = installation.logs(place)
+        self._installation = installation
         self._process = process
-        self._stubs: list[tuple[str, psutil.Process]] = []
+        self._models: list[tuple[str, psutil.Process]] = []
 
     @classmethod
     def start(
-        cls, repository: Path, log_dir: Path, http_port: int | None = None, ready_timeout_s: float = 120.0
+        cls,
+        repository: Path,
+        log_dir: Path,
+        http_port: int | None = None,
+        ready_timeout_s: float | None = None,
+        installation: Installation | None = None,
     ) -> "TritonServer":
-        """Serve the model ``repository`` and return when a canary request has streamed tokens through the ensemble.
+        """Serve the model ``repository`` and return when a canary request has streamed tokens through its models.
 
         The log goes to ``log_dir/tritonserver.log`` (``-2`` and so on for later servers). Without ``http_port`` a free
-        one is chosen.
+        one is chosen, without ``installation`` the server of the wheel.
 
         Raises:
             ServerError: it cannot be started, did not get ready within ``ready_timeout_s``, or the port is in use.
         """
-        embedded = find_embedded()
+        program: Installation = installation or find_embedded()
         for _ in range(LAUNCHES):
-            port = _free_port(http_port)
-            server = cls._launch(embedded, repository, log_dir, port)
+            port = free_port(http_port)
+            server = cls._launch(program, repository, log_dir, port)
             try:
-                server.wait_ready(ready_timeout_s)
+                model = "ensemble" if (repository / "ensemble").is_dir() else "tensorrt_llm"
+                server.wait_ready(model, ready_timeout_s or program.ready_timeout_s)
             except _PortTakenError:
                 server.stop(grace_s=0.0)
-                if http_port is not None:
+                if http_port is not None and not _is_free(http_port):
                     raise _port_in_use(port) from None
             except BaseException:  # Ctrl-C, too
                 server.stop(grace_s=0.0)
@@ -77,33 +82,31 @@ class TritonServer:
         raise ServerError(f"Triton found its port taken {LAUNCHES} times in a row; see {log_dir}.")
 
     @classmethod
-    def _launch(cls, embedded: EmbeddedTriton, repository: Path, log_dir: Path, port: int) -> "TritonServer":
+    def _launch(cls, program: Installation, repository: Path, log_dir: Path, port: int) -> "TritonServer":
         name = f"enginebench-{secrets.token_hex(5)}"
         scratch = Path(tempfile.mkdtemp(prefix=f"{name}-"))
-        write_backends(embedded, scratch / "backends")
-        write_python_home(scratch / "python")
+        environment = program.prepare(scratch)
         # Python in the stub takes paths to be ASCII: the repository is reached through one that is.
         (scratch / "models").symlink_to(repository.resolve())
-        log = _new_log(log_dir)
-        process = SupervisedServer(name, scratch, log)
-        command = _command(embedded, scratch, name, port)
-        return cls(process, process.start(command, server_environment(embedded, scratch / "python")), port, log)
+        place = Place(name, scratch, scratch / "models", port, free_port(None), _new_log(log_dir))
+        process = SupervisedServer(name, scratch, place.log)
+        return cls(program, process, process.start(program.command(place), environment), place)
 
-    def wait_ready(self, timeout_s: float) -> None:
-        """Return when the server answers under our id, lives, and has streamed at least two events.
+    def wait_ready(self, model: str, timeout_s: float) -> None:
+        """Return when the server answers under our id, lives, and ``model`` has streamed at least two events.
 
         Raises:
-            ServerError: it ended, or was not ready within ``timeout_s``.
+            ServerError: it ended, or was not ready within ``timeout_s``; with the reason, where its log shows one.
         """
         deadline = time.monotonic() + timeout_s
         while server_name(self.url) != self._process.name:
             self._check_starting()
             if time.monotonic() > deadline:
-                raise ServerError(f"Triton was not ready within {timeout_s:g} s{self._log_end()}")
+                raise ServerError(f"Triton was not ready within {timeout_s:g} s{explain_ending(self._logs)}")
             time.sleep(POLL_S)
         self._check_starting()
-        self._stubs = _stubs(self.pid)
-        self._check_canary(timeout_s)
+        self._models = _model_processes(self.pid)
+        self._check_canary(model, timeout_s)
 
     def check_alive(self) -> None:
         """Notice what Triton's own health endpoint does not: that the server or the process of a model has died.
@@ -111,12 +114,14 @@ class TritonServer:
         Raises:
             ServerError: something died; with the last lines of the log.
         """
-        dead = next(((model, stub) for model, stub in self._stubs if not _alive(stub)), None)
+        dead = next(((model, process) for model, process in self._models if not _alive(process)), None)
         # Stubs die with their server, whose own end is known once its supervisor has cleaned up.
         if ending := self._process.ending(wait_s=CLEANUP_S if dead else 0.0):
-            raise ServerError(f"Triton died while it was needed ({ending}){self._log_end()}")
+            raise ServerError(f"Triton died while it was needed ({ending}){explain_ending(self._logs)}")
         if dead:
-            raise ServerError(f"The process of Triton's model {dead[0]!r} (pid {dead[1].pid}) died{self._log_end()}")
+            raise ServerError(
+                f"The process of Triton's model {dead[0]!r} (pid {dead[1].pid}) died{explain_ending(self._logs)}"
+            )
 
     def pids(self) -> tuple[int, ...]:
         """The server's pid, then those of the processes that run its models; empty when it is gone."""
@@ -124,9 +129,9 @@ class TritonServer:
             return (self.pid, *(child.pid for child in psutil.Process(self.pid).children(recursive=True)))
         return ()
 
-    def stop(self, grace_s: float = STOP_GRACE_S) -> None:
+    def stop(self, grace_s: float | None = None) -> None:
         """End the server, by force after ``grace_s``, and remove what is left of it. May be called twice."""
-        self._process.stop(grace_s)
+        self._process.stop(self._installation.stop_grace_s if grace_s is None else grace_s)
 
     def __enter__(self) -> "TritonServer":
         return self
@@ -138,40 +143,22 @@ class TritonServer:
 
     def _check_starting(self) -> None:
         ending = self._process.ending()
-        if ending and says_port_taken(self.log_path):
+        if ending and says_port_taken(*self._logs):
             raise _PortTakenError
         if ending:
-            raise ServerError(f"Triton did not start ({ending}){self._log_end()}")
+            raise ServerError(f"Triton did not start ({ending}){explain_ending(self._logs)}")
 
-    def _check_canary(self, timeout_s: float) -> None:
-        inputs = {"text_input": "canary", "max_tokens": CANARY_TOKENS, "stream": True}
-        events = sum(1 for _ in stream_events(self.url, "ensemble", inputs, timeout_s))
+    def _check_canary(self, model: str, timeout_s: float) -> None:
+        try:
+            inputs = canary_inputs(self.url, model, CANARY_TOKENS)
+            events = sum(1 for _ in stream_events(self.url, model, inputs, timeout_s))
+        except ServerError as error:
+            raise ServerError(f"{str(error).rstrip('.')}{explain_ending(self._logs)}") from error
         if events < 2:
             raise ServerError(
                 f"Triton streamed {CANARY_TOKENS} tokens in {events} event(s), so it does not stream: "
-                f"is its model 'tensorrt_llm' decoupled?{self._log_end()}"
+                f"is its model 'tensorrt_llm' decoupled?{explain_ending(self._logs)}"
             )
-
-    def _log_end(self) -> str:
-        lines = last_lines(self.log_path)
-        if not lines:
-            return f"; see its log {self.log_path}."
-        return f"; its log {self.log_path} ends with:\n  " + "\n  ".join(lines)
-
-
-def _command(embedded: EmbeddedTriton, scratch: Path, name: str, port: int) -> list[str]:
-    return [
-        str(embedded.binary),
-        f"--id={name}",
-        f"--model-repository={scratch / 'models'}",
-        f"--backend-directory={scratch / 'backends'}",
-        "--http-address=127.0.0.1",
-        f"--http-port={port}",
-        "--allow-grpc=false",  # nothing here speaks it
-        "--allow-metrics=false",  # the python backend has no engine metrics to show
-        "--disable-auto-complete-config",  # what is not in config.pbtxt is not there
-        f"--backend-config=python,shm-region-prefix-name={name}",
-    ]
 
 
 def _new_log(directory: Path) -> Path:
@@ -183,7 +170,8 @@ def _new_log(directory: Path) -> Path:
     return log
 
 
-def _free_port(wanted: int | None) -> int:
+def free_port(wanted: int | None) -> int:
+    """``wanted``, or a port of the system's choice on 127.0.0.1. Raises ServerError for one that is none or in use."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -192,9 +180,19 @@ def _free_port(wanted: int | None) -> int:
             raise ServerError(
                 f"{wanted} is no port: use a number up to 65535, or let enginebench choose one."
             ) from None
+        except PermissionError:
+            raise ServerError(
+                f"Port {wanted} needs the rights of root: use one above 1023, or let enginebench choose one."
+            ) from None
         except OSError as error:
             raise _port_in_use(wanted or 0) from error
         return int(probe.getsockname()[1])
+
+
+def _is_free(port: int) -> bool:
+    with contextlib.suppress(ServerError):
+        return bool(free_port(port))
+    return False
 
 
 def _port_in_use(port: int) -> ServerError:
@@ -203,15 +201,24 @@ def _port_in_use(port: int) -> ServerError:
     )
 
 
-def _stubs(pid: int) -> list[tuple[str, psutil.Process]]:
-    """The processes that run the models, each with the name of its model."""
+def _model_processes(pid: int) -> list[tuple[str, psutil.Process]]:
+    """The processes under ``pid`` that answers depend on, each with the name of its model."""
     found = []
     for process in psutil.Process(pid).children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
-            path = next((argument for argument in process.cmdline() if argument.endswith("/model.py")), None)
-            if path:
-                found.append((Path(path).parent.parent.name, process))
+            if model := _model_of(process.cmdline()):
+                found.append((model, process))
     return found
+
+
+def _model_of(command: list[str]) -> str | None:
+    """The model that a process of the server runs: a stub's, or the core's for ranks and the LLM API's workers."""
+    path = next((argument for argument in command if argument.endswith("/model.py")), None)
+    if path:
+        return Path(path).parent.parent.name
+    program = Path(command[0]).name if command else ""
+    ranks = program == "tritonserver" or "mpi4py.futures.server" in command or program == "trtllmExecutorWorker"
+    return "tensorrt_llm" if ranks else None
 
 
 def _alive(process: psutil.Process) -> bool:

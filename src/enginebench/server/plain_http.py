@@ -1,4 +1,7 @@
-"""One question to a server's control or metrics port, on the standard library. Never on the path of a measured request."""
+"""One question to a server's control or metrics port, on the standard library.
+
+Never on the path of a measured request.
+"""
 
 import contextlib
 import http.client

@@ -27,6 +27,34 @@ def server_name(url: str, timeout_s: float = 2.0) -> str | None:
     return str(name) if ready.status == 200 else None
 
 
+def canary_inputs(url: str, model: str, tokens: int) -> dict[str, Any]:
+    """A request for ``tokens`` tokens in the words that ``model`` declares, whichever version it is of.
+
+    Raises:
+        ServerError: the server does not tell the model's configuration.
+    """
+    known = {
+        "text_input": "canary",
+        "max_tokens": tokens,
+        "min_tokens": tokens,
+        "min_length": tokens,
+        "stream": True,
+        "streaming": True,
+        "sampling_param_max_tokens": tokens,
+    }
+    try:
+        with _connected(url, 10.0) as connection:
+            connection.request("GET", f"/v2/models/{model}/config")
+            config = json.loads(connection.getresponse().read())
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise ServerError(f"Triton at {url} did not tell the configuration of {model!r}: {error}.") from error
+    if "error" in config:
+        raise ServerError(f"Triton at {url} serves no model {model!r}: {str(config['error']).rstrip('.')}.")
+    inputs = {tensor["name"]: tensor for tensor in config.get("input", ())}
+    words = {name: "" for name, tensor in inputs.items() if not tensor.get("optional")}  # 0.5 wants stop words
+    return {**words, **{name: value for name, value in known.items() if name in inputs}}
+
+
 def stream_events(url: str, model: str, inputs: Mapping[str, Any], timeout_s: float = 60.0) -> Iterator[dict[str, Any]]:
     """The events that ``model`` streams for ``inputs``, as JSON objects.
 

@@ -149,6 +149,13 @@ def _option(name: str, data_type: str, *, scalar: bool = False) -> Tensor:
 
 
 COUNTS = (Tensor("num_input_tokens", "INT32"), Tensor("num_output_tokens", "INT32"))
+PERF = (
+    Tensor("kv_cache_reused_blocks", "INT32"),
+    Tensor("arrival_time_ns", "INT64"),
+    Tensor("first_scheduled_time_ns", "INT64"),
+    Tensor("first_token_time_ns", "INT64"),
+    Tensor("last_token_time_ns", "INT64"),
+)
 
 TEXT_INPUTS = (
     Tensor("text_input", "STRING"),
@@ -161,9 +168,10 @@ TEXT_INPUTS = (
     _option("seed", "UINT64"),
     _option("return_num_input_tokens", "BOOL"),
     _option("return_num_output_tokens", "BOOL"),
+    _option("return_perf_metrics", "BOOL"),
     _option("stream", "BOOL"),
 )
-TEXT_OUTPUTS = (Tensor("text_output", "STRING", (-1,)), *COUNTS)
+TEXT_OUTPUTS = (Tensor("text_output", "STRING", (-1,)), *COUNTS, *PERF)
 
 PREPROCESSING_INPUTS = (
     Tensor("QUERY", "STRING"),
@@ -190,10 +198,11 @@ CORE_INPUTS = (
     _option("seed", "UINT64", scalar=True),
     _option("return_num_input_tokens", "BOOL", scalar=True),
     _option("return_num_output_tokens", "BOOL", scalar=True),
+    _option("return_perf_metrics", "BOOL", scalar=True),
     _option("exclude_input_in_output", "BOOL", scalar=True),
     _option("streaming", "BOOL", scalar=True),
 )
-CORE_OUTPUTS = (Tensor("output_ids", "INT32", (-1, -1)), Tensor("sequence_length", "INT32", (-1,)), *COUNTS)
+CORE_OUTPUTS = (Tensor("output_ids", "INT32", (-1, -1)), Tensor("sequence_length", "INT32", (-1,)), *COUNTS, *PERF)
 
 POSTPROCESSING_INPUTS = (Tensor("TOKENS_BATCH", "INT32", (-1, -1)), Tensor("SEQUENCE_LENGTH", "INT32", (-1,)))
 POSTPROCESSING_OUTPUTS = (Tensor("OUTPUT", "STRING", (-1,)),)
@@ -224,6 +233,7 @@ ENSEMBLE_STEPS: tuple[tuple[str, Mapping[str, str], Mapping[str, str]], ...] = (
             "seed": "seed",
             "return_num_input_tokens": "return_num_input_tokens",
             "return_num_output_tokens": "return_num_output_tokens",
+            "return_perf_metrics": "return_perf_metrics",
             "streaming": "stream",
         },
         {
@@ -231,6 +241,7 @@ ENSEMBLE_STEPS: tuple[tuple[str, Mapping[str, str], Mapping[str, str]], ...] = (
             "sequence_length": "_SEQUENCE_LENGTH",
             "num_input_tokens": "num_input_tokens",
             "num_output_tokens": "num_output_tokens",
+            **{tensor.name: tensor.name for tensor in PERF},
         },
     ),
     (

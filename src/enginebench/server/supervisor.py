@@ -41,6 +41,7 @@ def main() -> int:
             code = server.wait()
         finally:
             server.kill()
+            _kill_descendants()
     finally:
         remove_leftovers(order["name"], Path(order["scratch"]))
         _reap()
@@ -64,6 +65,15 @@ def _belongs(process: psutil.Process, name: str) -> bool:
     with contextlib.suppress(psutil.Error):
         return process.name().startswith("triton") and any(name in argument for argument in process.cmdline())
     return False
+
+
+def _kill_descendants() -> None:
+    """Kill what the server started, and what those started: as their reaper we have them all, orphans too."""
+    rest = psutil.Process().children(recursive=True)
+    for process in rest:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(rest, timeout=5)
 
 
 def _start(order: dict[str, Any]) -> subprocess.Popen[bytes]:

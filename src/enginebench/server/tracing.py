@@ -45,37 +45,53 @@ def trace_arguments(file: Path) -> list[str]:
     return [f"--trace-config={setting}" for setting in settings]
 
 
-@contextmanager
-def traced(url: str) -> Iterator[None]:
-    """Trace every request to the server at ``url`` inside the context.
+class Tracer:
+    """Traces requests to one server that was started with ``trace_arguments``."""
 
-    Raises:
-        ServerError: the server cannot trace.
-    """
-    fetch_json(f"{url}/v2/trace/setting", _ON)
-    try:
-        yield
-    finally:
-        fetch_json(f"{url}/v2/trace/setting", {"trace_level": ["OFF"]})  # which also writes the file
+    def __init__(self, url: str, file: Path) -> None:
+        self._setting = f"{url}/v2/trace/setting"
+        self._file = file
+        self._taken_bytes = 0  # the server appends to the file for as long as it lives
 
+    @contextmanager
+    def on(self) -> Iterator[None]:
+        """Trace every request inside the context. Raises ServerError when the server cannot."""
+        fetch_json(self._setting, _ON)
+        try:
+            yield
+        finally:
+            fetch_json(self._setting, {"trace_level": ["OFF"]})  # which also writes to the file
 
-def take_spans(file: Path, requests: int) -> list[Span]:
-    """The spans of ``requests`` requests that were traced last, and remove the file.
+    def take(self, requests: int) -> list[Span]:
+        """The spans of the requests that were traced since the last time, in the order of their arrival.
 
-    Raises:
-        ServerError: the server wrote no such file in time, or it holds another number of requests.
-    """
-    deadline_s = time.monotonic() + _FLUSH_TIMEOUT_S
-    found: list[Span] = []
-    while len(found) < requests and time.monotonic() < deadline_s:
-        time.sleep(0.05)
-        found = _read(file)
-    file.unlink(missing_ok=True)
-    if len(found) != requests:
-        raise ServerError(
-            f"Triton traced {len(found)} of {requests} requests in {file}: something else was asked, too."
-        )
-    return found
+        Raises:
+            ServerError: the server did not write as many as there were ``requests`` in time.
+        """
+        deadline_s = time.monotonic() + _FLUSH_TIMEOUT_S
+        found, size = self._news()
+        while len(found) < requests and time.monotonic() < deadline_s:
+            time.sleep(0.05)
+            found, size = self._news()
+        self._taken_bytes = size
+        if len(found) != requests:
+            raise ServerError(f"Triton traced {len(found)} requests instead of {requests}: others were asked, too.")
+        return found
+
+    def _news(self) -> tuple[list[Span], int]:
+        """New spans, and how long the file is; none while it is being written. Its list ends with the server."""
+        try:
+            data = self._file.read_bytes()
+        except OSError:
+            return [], self._taken_bytes
+        news = data[self._taken_bytes :].decode().strip("[], \n")
+        # Stripped, the last entry may lack the ends of its own list and object.
+        for end in ("", "]}", "}]}"):
+            try:
+                return read_spans(json.loads(f"[{news}{end}]")), len(data)
+            except ValueError:
+                continue
+        return [], self._taken_bytes
 
 
 def read_spans(entries: Sequence[Mapping[str, Any]]) -> list[Span]:
@@ -87,16 +103,9 @@ def read_spans(entries: Sequence[Mapping[str, Any]]) -> list[Span]:
         span.parent = entry.get("parent_id") or span.parent
         for stamp in entry.get("timestamps", ()):
             span.stamps_ns.setdefault(stamp["name"], []).append(stamp["ns"])
-    roots = []
+    roots: list[Span] = []
     for span in spans.values():
         parent = spans.get(span.parent) if span.parent else None
         (parent.children if parent else roots).append(span)
     return sorted(roots, key=lambda span: span.first_ns("REQUEST_START") or 0)
 
-
-def _read(file: Path) -> list[Span]:
-    """Nothing while the file is being written."""
-    try:
-        return read_spans(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError):
-        return []

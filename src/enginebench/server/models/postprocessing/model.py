@@ -1,6 +1,7 @@
 """Triton's ``postprocessing``: token ids in, text out. Decodes each response for itself, as upstream does."""
 
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Rebuild the build's tokenizer from its spec."""
         parameters = json.loads(args["model_config"])["parameters"]
+        self._delay_s = float(parameters.get("delay_ms", {}).get("string_value", 0)) / 1e3
         self._tokenizer = tokenizer_from_spec(json.loads(parameters["tokenizer_spec"]["string_value"]))
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -22,6 +24,8 @@ class TritonPythonModel:
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
+        if self._delay_s:  # so that tests know where time goes
+            time.sleep(self._delay_s)
         ids = pb_utils.get_input_tensor_by_name(request, "TOKENS_BATCH").as_numpy()
         lengths = pb_utils.get_input_tensor_by_name(request, "SEQUENCE_LENGTH").as_numpy()
         texts = [

@@ -1,6 +1,7 @@
 """Triton's ``preprocessing``: text in, token ids out. Adds no special tokens; knows no words to stop at or to avoid."""
 
 import json
+import time
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ class TritonPythonModel:
     def initialize(self, args: dict[str, str]) -> None:
         """Rebuild the build's tokenizer from its spec."""
         parameters = json.loads(args["model_config"])["parameters"]
+        self._delay_s = float(parameters.get("delay_ms", {}).get("string_value", 0)) / 1e3
         self._tokenizer = tokenizer_from_spec(json.loads(parameters["tokenizer_spec"]["string_value"]))
 
     def execute(self, requests: list[Any]) -> list[Any]:
@@ -23,6 +25,8 @@ class TritonPythonModel:
         return [self._answer(request) for request in requests]
 
     def _answer(self, request: Any) -> Any:
+        if self._delay_s:  # so that tests know where time goes
+            time.sleep(self._delay_s)
         try:
             return pb_utils.InferenceResponse(output_tensors=self._encoded(request))
         except Exception as error:  # whatever a request breaks must not break the requests beside it

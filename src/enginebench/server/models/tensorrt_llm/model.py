@@ -1,7 +1,9 @@
 """Triton's ``tensorrt_llm``: the core, here the reference engine with its in-flight batcher. Token ids in and out.
 
 Three threads: the batcher's own, which only hands over what a step gave; one that sends responses, since a send waits
-for the server; one that asks now and then whether a client has gone, since asking waits for the server too.
+for the server; one that now and then shows what the engine does and asks whether a client has gone, since telling and
+asking wait for the server too. The parameter ``delay_ms`` holds requests back before the engine schedules them, so that
+tests know where time goes.
 """
 
 import itertools
@@ -12,6 +14,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +25,9 @@ from enginebench.plan.requests import Sampling
 from enginebench.reference.batcher import Batcher, TokenEvent
 from enginebench.reference.engine import load_engine
 from enginebench.reference.tokenizer import FIRST_CHARACTER_ID
+from enginebench.server.models.tensorrt_llm.gauges import open_gauges
 
-CANCELLATION_CHECK_S = 0.1  # upstream's default
+LOOK_S = 0.1  # upstream's default for statistics and for cancelled requests
 
 
 @dataclass(slots=True)
@@ -36,6 +40,10 @@ class _Stream:
     with_prompt: bool
     counts_input: bool
     counts_output: bool
+    tells_times: bool
+    arrival_ns: int
+    first_ns: int = 0
+    sent_tokens: int = 0
     token_ids: list[int] = field(default_factory=list)  # kept until the end without streaming
     cancelled: bool = False
     # A sender that is asked whether it is cancelled after its final response brings the server down.
@@ -54,8 +62,11 @@ class TritonPythonModel:
         self._streams: dict[int, _Stream] = {}
         self._under_way = threading.Event()
         self._events: queue.SimpleQueue[TokenEvent] = queue.SimpleQueue()
-        self._batcher = Batcher(load_engine(_path(parameters["gpt_model_path"]["string_value"])), self._events.put)
-        for loop in (self._send_loop, self._cancel_loop):
+        self._delay_s = float(parameters.get("delay_ms", {}).get("string_value", 0)) / 1e3
+        engine = load_engine(_path(parameters["gpt_model_path"]["string_value"]))
+        self._gauges = open_gauges(engine.options)
+        self._batcher = Batcher(engine, self._events.put)
+        for loop in (self._send_loop, self._look_loop):
             threading.Thread(target=loop, daemon=True).start()
 
     def execute(self, requests: list[Any]) -> None:
@@ -83,12 +94,18 @@ class TritonPythonModel:
             with_prompt=not _scalar(request, "exclude_input_in_output", not self._with_prompt),
             counts_input=bool(_scalar(request, "return_num_input_tokens", False)),
             counts_output=bool(_scalar(request, "return_num_output_tokens", False)),
+            tells_times=bool(_scalar(request, "return_perf_metrics", False)),
+            arrival_ns=time.monotonic_ns(),
         )
         request_id = next(self._ids)
         self._streams[request_id] = stream
         self._under_way.set()
+        submit = partial(self._batcher.submit, request_id, prompt_ids, output_tokens, sampling)
+        if self._delay_s:
+            threading.Timer(self._delay_s, submit).start()
+            return
         try:
-            self._batcher.submit(request_id, prompt_ids, output_tokens, sampling)
+            submit()
         except BaseException:
             del self._streams[request_id]
             raise
@@ -101,19 +118,26 @@ class TritonPythonModel:
                 with stream.lock:
                     stream.ended = event.ended
                     _send(stream, event)
+                    self._count(stream, event)
             except Exception as error:  # the client may have gone
                 pb_utils.Logger.log_warn(f"a response could not be sent: {error}")
                 self._batcher.cancel(event.request_id)
 
-    def _cancel_loop(self) -> None:
+    def _count(self, stream: _Stream, event: TokenEvent) -> None:
+        if self._gauges and event.ended and not event.error:
+            self._gauges.count(len(stream.prompt_ids), stream.sent_tokens)
+
+    def _look_loop(self) -> None:
         while True:
             self._under_way.wait()
-            time.sleep(CANCELLATION_CHECK_S)
+            time.sleep(LOOK_S)
             self._under_way.clear()
             for request_id, stream in list(self._streams.items()):
                 self._under_way.set()
                 if _has_left(stream):
                     self._batcher.cancel(request_id)
+            if self._gauges:
+                self._gauges.show(self._batcher.statistics(), idle=self._batcher.idle())
 
 
 def _has_left(stream: _Stream) -> bool:
@@ -132,18 +156,20 @@ def _path(text: str) -> Path:
 
 def _send(stream: _Stream, event: TokenEvent) -> None:
     final = pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL
+    stream.first_ns = stream.first_ns or event.stamp_ns
+    stream.sent_tokens += len(event.token_ids)
     if event.error:
         _refuse(stream.sender, event.error)
     elif stream.streaming:
-        stream.sender.send(_response(stream, event.token_ids), flags=final if event.ended else 0)
+        stream.sender.send(_response(stream, event, event.token_ids), flags=final if event.ended else 0)
     else:
         stream.token_ids += event.token_ids
         if event.ended:
             prompt = stream.prompt_ids if stream.with_prompt else ()
-            stream.sender.send(_response(stream, [*prompt, *stream.token_ids]), flags=final)
+            stream.sender.send(_response(stream, event, [*prompt, *stream.token_ids]), flags=final)
 
 
-def _response(stream: _Stream, token_ids: Sequence[int]) -> Any:
+def _response(stream: _Stream, event: TokenEvent, token_ids: Sequence[int]) -> Any:
     tensors = [
         pb_utils.Tensor("output_ids", np.array([[token_ids]], np.int32)),
         _count("sequence_length", len(token_ids)),
@@ -152,7 +178,20 @@ def _response(stream: _Stream, token_ids: Sequence[int]) -> Any:
         tensors.append(_count("num_input_tokens", len(stream.prompt_ids)))
     if stream.counts_output:  # of this response, as upstream counts
         tensors.append(_count("num_output_tokens", len(token_ids)))
+    if stream.tells_times and event.ended:
+        tensors += _times(stream, event)
     return pb_utils.InferenceResponse(output_tensors=tensors)
+
+
+def _times(stream: _Stream, event: TokenEvent) -> list[Any]:
+    stamps_ns = {
+        "arrival_time_ns": stream.arrival_ns,
+        "first_scheduled_time_ns": event.scheduled_ns,
+        "first_token_time_ns": stream.first_ns,
+        "last_token_time_ns": event.stamp_ns,
+    }
+    tensors = [pb_utils.Tensor(name, np.array([[stamp_ns]], np.int64)) for name, stamp_ns in stamps_ns.items()]
+    return [*tensors, _count("kv_cache_reused_blocks", 0)]
 
 
 def _refuse(sender: Any, reason: str) -> None:

@@ -26,9 +26,21 @@ CORE_FROM_REQUEST = {
     "seed": "seed",
     "return_num_input_tokens": "return_num_input_tokens",
     "return_num_output_tokens": "return_num_output_tokens",
+    "return_perf_metrics": "return_perf_metrics",
     "streaming": "stream",
 }
-COUNTS = ("num_input_tokens", "num_output_tokens")
+ANSWERED = {
+    "return_num_input_tokens": ("num_input_tokens",),
+    "return_num_output_tokens": ("num_output_tokens",),
+    "return_perf_metrics": (
+        "kv_cache_reused_blocks",
+        "arrival_time_ns",
+        "first_scheduled_time_ns",
+        "first_token_time_ns",
+        "last_token_time_ns",
+    ),
+}
+"""What the core says beside its tokens, when it is asked to; passed on."""
 
 
 class TritonPythonModel:
@@ -55,28 +67,31 @@ class TritonPythonModel:
 
     def _answers(self, request: Any) -> Iterator[Any]:
         given = {tensor.name(): tensor for tensor in request.inputs()}
-        encoded = _call("preprocessing", _renamed(PREPROCESSING, given), tuple(CORE_FROM_PREPROCESSING.values()))
+        trace = request.trace()  # so that a traced request shows its steps
+        outputs = tuple(CORE_FROM_PREPROCESSING.values())
+        encoded = _call("preprocessing", _renamed(PREPROCESSING, given), outputs, trace)
         inputs = _renamed(CORE_FROM_PREPROCESSING, encoded) + _renamed(CORE_FROM_REQUEST, given)
-        for tokens in self._tokens(inputs, ("output_ids", "sequence_length", *COUNTS)):
+        asked = [name for flag, names in ANSWERED.items() if flag in given for name in names]
+        for tokens in self._tokens(inputs, ("output_ids", "sequence_length", *asked), trace):
             ids = _renamed({"TOKENS_BATCH": "output_ids", "SEQUENCE_LENGTH": "sequence_length"}, tokens)
-            text = _call("postprocessing", ids, ("OUTPUT",))
-            counts = [tokens[name] for name in COUNTS if name in tokens]
-            yield pb_utils.InferenceResponse(output_tensors=_renamed({"text_output": "OUTPUT"}, text) + counts)
+            text = _call("postprocessing", ids, ("OUTPUT",), trace)
+            answered = [tokens[name] for name in asked if name in tokens]
+            yield pb_utils.InferenceResponse(output_tensors=_renamed({"text_output": "OUTPUT"}, text) + answered)
 
-    def _tokens(self, inputs: list[Any], outputs: Sequence[str]) -> Iterator[dict[str, Any]]:
-        responses = _request(self._core, inputs, outputs).exec(decoupled=True)
+    def _tokens(self, inputs: list[Any], outputs: Sequence[str], trace: Any) -> Iterator[dict[str, Any]]:
+        responses = _request(self._core, inputs, outputs, trace).exec(decoupled=True)
         self._finished.append(responses)
         for response in responses:
             if tensors := _tensors(response):  # the last one may be a mere flag
                 yield tensors
 
 
-def _call(model: str, inputs: list[Any], outputs: Sequence[str]) -> dict[str, Any]:
-    return _tensors(_request(model, inputs, outputs).exec())
+def _call(model: str, inputs: list[Any], outputs: Sequence[str], trace: Any) -> dict[str, Any]:
+    return _tensors(_request(model, inputs, outputs, trace).exec())
 
 
-def _request(model: str, inputs: list[Any], outputs: Sequence[str]) -> Any:
-    return pb_utils.InferenceRequest(model_name=model, inputs=inputs, requested_output_names=list(outputs))
+def _request(model: str, inputs: list[Any], outputs: Sequence[str], trace: Any) -> Any:
+    return pb_utils.InferenceRequest(model_name=model, inputs=inputs, requested_output_names=list(outputs), trace=trace)
 
 
 def _tensors(response: Any) -> dict[str, Any]:
