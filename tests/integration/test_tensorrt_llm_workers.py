@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import mpi4py
 import psutil
 import pytest
 
@@ -65,8 +66,26 @@ def mpirun(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ENGINEBENCH_MPIRUN", str(program))
 
 
-def drive(worker: Worker) -> RoundRecord:
-    requests = [Request(index, "", (1, 2, index), 6, True, Sampling()) for index in range(4)]
+@pytest.fixture
+def mpi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A real MPI, from wheels; its mpiexec has no flag for root."""
+    program, home = tmp_path / "mpirun", Path(sys.executable).parents[1]
+    program.write_text(
+        f"#!/bin/sh\n[ $1 = --allow-run-as-root ] && shift\n"
+        f'LD_LIBRARY_PATH={home / "lib"} exec {home / "bin" / "mpiexec"} "$@"\n'
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("ENGINEBENCH_MPIRUN", str(program))
+
+
+def link_mpi4py(python: str) -> str:
+    (packages,) = Path(python).parents[1].glob("lib/python*/site-packages")
+    (packages / "mpi4py").symlink_to(Path(mpi4py.__file__).parent)
+    return python
+
+
+def drive(worker: Worker, streaming: bool = True) -> RoundRecord:
+    requests = [Request(index, "", (1, 2, index), 6, streaming, Sampling()) for index in range(4)]
     worker.prepare(requests, load=Batch(2), round_index=0, warmup=False, stall_timeout_s=20)
     worker.run()
     return worker.fetch()
@@ -131,6 +150,22 @@ def test_rank_0_drives_and_the_others_serve(
     facts = worker.open("tensorrt_llm", options)
     assert facts["adapter"] == "executor"
     assert drive(worker).requests.outcome == ("ok",) * 4
+    worker.close()
+    _, alive = psutil.wait_procs([*processes], timeout=20)
+    assert not alive
+
+
+@pytest.mark.parametrize("adapter", ["model_runner", "model_runner_cpp"])
+def test_every_rank_runs_the_batches_that_rank_0_is_given(
+    interpreter: Callable[[str], str], start: Callable[..., Worker], tmp_path: Path, mpi: None, adapter: str
+) -> None:
+    options = {"directory": str(tmp_path), "tp": 2, "adapter": adapter}
+    worker = start(link_mpi4py(interpreter("0.8.0")), World(2, "tensorrt_llm", options))
+    processes = psutil.Process(worker.pid).children(recursive=True)
+    worker.open("tensorrt_llm", options)
+    records = [drive(worker, streaming=adapter == "model_runner") for _ in range(2)]
+    assert [record.requests.outcome for record in records] == [("ok",) * 4] * 2
+    assert [record.requests.tokens.tolist() for record in records] == [[6] * 4] * 2
     worker.close()
     _, alive = psutil.wait_procs([*processes], timeout=20)
     assert not alive

@@ -39,14 +39,14 @@ KEEPERS = {
     "pytest": {"pytest_plugin"},
     "pytest_benchmark": {"pytest_plugin"},
     "plotly": {"report.charts"},
-    "pynvml": {"measure.sampler", "environment"},
+    "pynvml": {"measure.nvml"},
     "tritonclient": {"server.control"},
     "transformers": {"builds.hf_tokenizer"},
     "tensorrt_llm": set(),
     "pyarrow": {"store_tables"},
     "pydantic": {"plan.scenario", "plan.keys", "plan.load_keys", "plan.prompt_keys"},
     "httptools": {"runtimes.http_connection"},
-    "mpi4py": {"measure.ranks"},
+    "mpi4py": {"measure.ranks", "runtimes.tensorrt_llm.all_ranks"},
 }
 
 

@@ -74,11 +74,6 @@ def test_ranks_are_started_together_where_the_library_does_not(changes: dict[str
     assert (world.size if world else None) == ranks
 
 
-def test_an_old_engine_on_several_ranks_is_refused() -> None:
-    with pytest.raises(BuildError, match="needs 2 ranks"):
-        world_of(build(tp=2, version=None, layout="builder_config"))
-
-
 # --- What a command line decides --------------------------------------------------------------------------------------
 
 
@@ -141,10 +136,19 @@ def test_the_executor_needs_its_ranks_started_whatever_the_version() -> None:
     assert world.options["adapter"] == "executor"
 
 
-@pytest.mark.parametrize("changes", [{"version": "0.8.0"}, {"inflight_off": "paged_kv_cache is off"}])
-def test_whole_batches_on_several_ranks_are_refused(changes: dict[str, Any]) -> None:
-    with pytest.raises(BuildError, match="whole batches are run on one"):
-        world_of(build(tp=2, **changes))
+@pytest.mark.parametrize(
+    "changes",
+    [{"version": "0.8.0"}, {"version": None, "layout": "builder_config"}, {"inflight_off": "paged_kv_cache is off"}],
+)
+def test_whole_batches_on_several_ranks_need_these_started(changes: dict[str, Any]) -> None:
+    world = world_of(build(tp=2, **changes))
+    assert world is not None
+    assert world.size == 2
+
+
+def test_an_llm_api_that_starts_no_ranks_is_refused_on_several() -> None:
+    with pytest.raises(BuildError, match=r"not run on several: leave out adapter=llm_api"):
+        world_of(build(tp=2, version="0.13.0"), {"adapter": "llm_api"})
 
 
 # --- GPUs -------------------------------------------------------------------------------------------------------------

@@ -239,8 +239,8 @@ def test_only_model_runner_loads_engines_of_before_0_8(tmp_path: Path) -> None:
     assert "before 0.8" in refused("1.2.0rc2", tmp_path, layout="builder_config")
 
 
-def test_model_runner_is_run_on_one_rank(tmp_path: Path) -> None:
-    assert "run on one" in refused("0.8.0", tmp_path, tp=2)
+def test_model_runner_is_run_on_as_many_ranks_as_the_engine_has(tmp_path: Path) -> None:
+    assert "needs 2 ranks" in refused("0.8.0", tmp_path, tp=2)
 
 
 @pytest.mark.parametrize("version", ["0.7.1", "0.8.0", "0.11.0", "0.16.0"])

@@ -90,15 +90,15 @@ def runtime_of(build: Build, given: Mapping[str, Any] | None = None) -> tuple[st
 def world_of(build: Build, given: Mapping[str, Any] | None = None) -> World | None:
     """The ranks that must be started together for ``build``; None: one process does.
 
-    Raises BuildError for an engine on several ranks that can only run whole batches.
+    Raises BuildError where an adapter is asked for that starts no ranks with this version, nor is started by them.
     """
     runtime, options = runtime_of(build, given)
     if build.kind != "tensorrt_llm" or build.world_size == 1 or _starts_its_ranks(build, options["adapter"]):
         return None
-    if _runs_whole_batches(build) or options["adapter"] not in (None, "executor"):
+    if options["adapter"] == "llm_api":
         raise BuildError(
-            f"Build {build.name} ({build.directory}) needs {build.world_size} ranks, and whole batches are run on one: "
-            "build it again with 0.9 or later, for in-flight batching."
+            f"Build {build.name} ({build.directory}) needs {build.world_size} ranks, and the LLM API of before 0.15 is "
+            "not run on several: leave out adapter=llm_api."
         )
     return World(build.world_size, runtime, options)
 

@@ -276,6 +276,8 @@ class GenerationSession(Strict):
     def _steps(self, prompts: list[list[int]], config: Any, profiler: Any) -> Iterator[Any]:
         from .torch import Tensor
 
+        ranks = compute.ranks()
+        need(ranks is None or len({str(each) for each in ranks.allgather(prompts)}) == 1, "ranks run different batches")
         tokens = config.max_new_tokens
         seed = None if config.top_k == 1 else config.random_seed
         answers = [compute.answer(prompt, tokens, seed) for prompt in prompts]
@@ -288,7 +290,9 @@ class GenerationSession(Strict):
                 assert profiler.is_recording_perf_profile is False
                 profiler.record_cuda_event("first_token")
             rows = [[*prompt, *answer[:step]] for prompt, answer in zip(prompts, answers, strict=True)]
-            yield Tensor([[row + [-1] * (width - len(row))] for row in rows])
+            if ranks is not None:
+                ranks.barrier()  # the ranks of an engine exchange activations in every step
+            yield None if ranks and ranks.Get_rank() else Tensor([[row + [-1] * (width - len(row))] for row in rows])
         if profiler is not None:
             profiler.record_cuda_event("last_token")
             profiler.record_elapsed_time("first_token", "last_token", "generation_time")

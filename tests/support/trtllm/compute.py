@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 STEP_S = 0.002
 TOKENS_OF_STEP = (1, 2, 1, 3)  # speculative decoding gives several at once
@@ -41,6 +42,15 @@ def mishap(directory: object, moment: str) -> None:
         time.sleep(3600)
     print("[TensorRT-LLM][ERROR] KV cache allocation failed", file=sys.stderr, flush=True)
     raise RuntimeError(OUT_OF_MEMORY)
+
+
+def ranks() -> Any:
+    """The ranks that run an engine together; None for one alone."""
+    if int(os.environ.get("PMI_SIZE", "1")) == 1:
+        return None
+    from mpi4py import MPI
+
+    return MPI.COMM_WORLD
 
 
 def answer(prompt: Sequence[int], tokens: int, seed: int | None) -> list[int]:

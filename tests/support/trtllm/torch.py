@@ -49,4 +49,6 @@ def module() -> ModuleType:
     torch.cuda = ModuleType("torch.cuda")  # type: ignore[attr-defined]
     torch.cuda.synchronize = lambda: None
     torch.cuda.Event = Event
+    torch.cuda.current_device = lambda: 0
+    torch.cuda.set_device = lambda _: None
     return torch

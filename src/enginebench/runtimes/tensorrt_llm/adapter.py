@@ -134,8 +134,6 @@ def _minor(text: str) -> tuple[str, ...]:
 
 
 def _check_ranks(settings: Settings, adapter: AdapterName) -> None:
-    if adapter in ("model_runner", "model_runner_cpp") and settings.world_size > 1:
-        raise SessionError(f"{settings.directory} needs {settings.world_size} ranks, and ModelRunner is run on one.")
     ranks, needed = mpi_ranks(), 1 if adapter == "llm_api" else settings.world_size
     if ranks != needed:
         raise SessionError(

@@ -3,7 +3,8 @@
 A release is a batch: all its requests start together, and the batch ends with its longest answer. Versions with
 streaming (from 0.7 on) give one token a step to every request; 0.6 gives all at the end, and refuses to stream. Where
 an answer comes in one piece, the version may tell when its first token was there (``first_token``). Nothing can be
-cancelled: a batch runs to its end.
+cancelled: a batch runs to its end. An engine for several GPUs is run by as many ranks, each with a session of its own:
+rank 0 takes requests, the others run what it runs.
 """
 
 import importlib
@@ -17,6 +18,7 @@ from typing import Any, TypeAlias
 from enginebench.errors import LoadError, SessionError
 from enginebench.plan.requests import Request
 from enginebench.runtimes.base import JsonValue
+from enginebench.runtimes.tensorrt_llm.all_ranks import AllRanks
 from enginebench.runtimes.tensorrt_llm.configs import config_class
 from enginebench.runtimes.tensorrt_llm.first_token import FirstToken, profiled, takes_profiler
 from enginebench.runtimes.tensorrt_llm.library import accepted, named, one_line, supported
@@ -44,7 +46,10 @@ class ModelRunnerApi:
         self._mailbox = mailbox
         self._torch: Any = importlib.import_module("torch")
         self._sampling_class = config_class("SamplingConfig", RUNTIME)
+        self._ranks = AllRanks() if settings.world_size > 1 else None
+        self._leads = self._ranks is None or self._ranks.rank == 0
         self._runner = self._loaded()
+        self._device = self._torch.cuda.current_device()  # of this thread, chosen by the library; others start with 0
         self._streams = self._can_stream()
         self._profiles = settings.perf_metrics and self._can_profile()
         self._timings: list[JsonValue] = []
@@ -85,7 +90,10 @@ class ModelRunnerApi:
         return {"requests": timings, "iterations": []}
 
     def close(self) -> None:
-        """Leave the batch at hand after its next step."""
+        """Leave the batch at hand after its next step; on several ranks, when it ends, and there when rank 0 closes."""
+        if not self._leads:
+            self._thread.join()
+            return
         self._closing = True
         self._batches.put(None)
         self._thread.join(THREAD_TIMEOUT_S)
@@ -94,7 +102,9 @@ class ModelRunnerApi:
         self._refuse_settings()
         runner_class = config_class(self.runner, RUNTIME)
         try:
-            return runner_class.from_dir(engine_dir=str(self._settings.directory))
+            return runner_class.from_dir(
+                engine_dir=str(self._settings.directory), rank=self._ranks.rank if self._ranks else 0
+            )
         except Exception as error:  # whatever the library raises, nothing can be run
             raise LoadError(f"TensorRT-LLM could not load {self._settings.directory} ({one_line(error)}).") from error
 
@@ -126,8 +136,15 @@ class ModelRunnerApi:
         return bool(why)
 
     def _work(self) -> None:
-        while (batch := self._batches.get()) is not None and not self._closing:
+        self._torch.cuda.set_device(self._device)
+        while (batch := self._next()) is not None:
             self._answer(batch)
+
+    def _next(self) -> Batch | None:
+        """The next batch, the same on every rank; None at the end."""
+        batch = self._batches.get() if self._leads else None
+        batch = None if self._closing else batch
+        return self._ranks.share(batch) if self._ranks else batch
 
     def _answer(self, batch: Batch) -> None:
         try:
@@ -143,6 +160,8 @@ class ModelRunnerApi:
         if any(request.streaming for _, request in batch):
             steps = self._runner.generate(batch_input_ids=inputs, sampling_config=config, streaming=True)
             self._deliver_steps(batch, steps)
+        elif not self._leads:
+            self._runner.generate(batch_input_ids=inputs, sampling_config=config)
         else:
             self._run_in_one_piece(batch, inputs, config)
 
@@ -158,13 +177,15 @@ class ModelRunnerApi:
 
     def _deliver_steps(self, batch: Batch, steps: Iterator[Any]) -> None:
         for step, outputs in enumerate(steps):
+            if not self._leads:  # takes part in the step, and has no outputs of it
+                continue
             self._torch.cuda.synchronize()
             stamp_ns = time.monotonic_ns()
             for row, (key, request) in enumerate(batch):
                 if step < request.output_tokens:
                     token_id = int(outputs[row][0][len(request.prompt_ids) + step])
                     self._mailbox.deliver(key, stamp_ns, (token_id,), ended=step + 1 == request.output_tokens)
-            if self._closing:
+            if self._closing and not self._ranks:  # the other ranks would wait for this one
                 return
 
     def _deliver_all(self, batch: Batch, outputs: Any, stamp_ns: int) -> None:
