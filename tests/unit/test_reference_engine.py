@@ -70,38 +70,40 @@ def _rotate(vector: NDArray[Any], position: int) -> NDArray[Any]:
 
 
 def test_whole_prompts_together_match_the_oracle(engine: Engine) -> None:
-    logits = engine.forward([Span(slot, 0, prompt) for slot, prompt in enumerate(PROMPTS)])
-    for row, prompt in zip(logits, PROMPTS, strict=True):
-        np.testing.assert_allclose(row, oracle(prompt), rtol=1e-10, atol=1e-10)
+    scores = engine.forward([Span(slot, 0, prompt) for slot, prompt in enumerate(PROMPTS)])
+    for index, prompt in enumerate(PROMPTS):
+        np.testing.assert_allclose(scores.row(index), oracle(prompt), rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("chunk", [1, 4, 7])
 def test_chunks_match_the_oracle(engine: Engine, chunk: int) -> None:
     prompt = PROMPTS[3]
     for begin in range(0, len(prompt), chunk):
-        logits = engine.forward([Span(2, begin, prompt[begin : begin + chunk])])
-    np.testing.assert_allclose(logits[0], oracle(prompt), rtol=1e-10, atol=1e-10)
+        scores = engine.forward([Span(2, begin, prompt[begin : begin + chunk])])
+    np.testing.assert_allclose(scores.row(0), oracle(prompt), rtol=1e-10, atol=1e-10)
 
 
 def test_a_prompt_chunk_and_a_decode_share_a_step(engine: Engine) -> None:
     engine.forward([Span(0, 0, PROMPTS[0]), Span(1, 0, PROMPTS[3][:9])])
-    logits = engine.forward([Span(0, len(PROMPTS[0]), (290,)), Span(1, 9, PROMPTS[3][9:])])
-    np.testing.assert_allclose(logits[0], oracle((*PROMPTS[0], 290)), rtol=1e-10, atol=1e-10)
-    np.testing.assert_allclose(logits[1], oracle(PROMPTS[3]), rtol=1e-10, atol=1e-10)
+    scores = engine.forward([Span(0, len(PROMPTS[0]), (290,)), Span(1, 9, PROMPTS[3][9:])])
+    np.testing.assert_allclose(scores.row(0), oracle((*PROMPTS[0], 290)), rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(scores.row(1), oracle(PROMPTS[3]), rtol=1e-10, atol=1e-10)
 
 
 def test_a_used_slot_is_as_good_as_new(engine: Engine) -> None:
     engine.forward([Span(0, 0, PROMPTS[3])])
-    np.testing.assert_allclose(engine.forward([Span(0, 0, PROMPTS[1])])[0], oracle(PROMPTS[1]), rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(
+        engine.forward([Span(0, 0, PROMPTS[1])]).row(0), oracle(PROMPTS[1]), rtol=1e-10, atol=1e-10
+    )
 
 
 def test_only_characters_can_be_said(engine: Engine) -> None:
-    logits = engine.forward([Span(0, 0, PROMPTS[0])])
-    assert np.all(np.isneginf(logits[:, :258]))
-    assert np.all(np.isfinite(logits[:, 258:]))
+    logits = engine.forward([Span(0, 0, PROMPTS[0])]).row(0)
+    assert np.all(np.isneginf(logits[:258]))
+    assert np.all(np.isfinite(logits[258:]))
 
 
 def test_float32_computes_in_float32() -> None:
     options = ReferenceOptions(layers=1, hidden=16, heads=2, ffn=16, vocab_size=300, dtype="float32")
-    logits = Engine(options, random_weights(options)).forward([Span(0, 0, (258, 259))])
+    logits = Engine(options, random_weights(options)).forward([Span(0, 0, (258, 259))]).row(0)
     assert logits.dtype == np.float32

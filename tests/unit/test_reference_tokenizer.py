@@ -4,14 +4,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enginebench.reference.tokenizer import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE, ReferenceTokenizer
+from enginebench.reference.tokenizer import LAST_CHARACTER_ID, MIN_VOCAB_SIZE, ReferenceTokenizer
 
 TOKENIZER = ReferenceTokenizer(vocab_size=4096)
-EVERY_CHARACTER = ReferenceTokenizer(vocab_size=MAX_VOCAB_SIZE)
+EVERY_CHARACTER = ReferenceTokenizer(vocab_size=65_024)  # that of ChatGLM3-6B
 
 
 @given(text=st.text() | st.text(alphabet=st.characters(min_codepoint=0x4DF0, max_codepoint=0x5D10)))
-@pytest.mark.parametrize("vocab_size", [MIN_VOCAB_SIZE, 4096, MAX_VOCAB_SIZE])
+@pytest.mark.parametrize("vocab_size", [MIN_VOCAB_SIZE, 4096, LAST_CHARACTER_ID + 1, 65_024])
 def test_decoding_inverts_encoding(vocab_size: int, text: str) -> None:
     tokenizer = ReferenceTokenizer(vocab_size)
     ids = tokenizer.encode(text)

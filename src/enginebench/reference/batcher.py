@@ -6,20 +6,18 @@ request holds one slot of the KV cache from its first chunk to its last token; r
 queue. It knows no protocol and no text.
 """
 
+import heapq
 import logging
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
-
-from numpy.typing import NDArray
 
 from enginebench.builds.build import limit_exceeded
 from enginebench.errors import SessionError
 from enginebench.plan.requests import Sampling
-from enginebench.reference.engine import Engine, Span
+from enginebench.reference.engine import Engine, Scores, Span
 from enginebench.reference.sampling import choose
 
 _log = logging.getLogger(__name__)
@@ -90,7 +88,7 @@ class Batcher:
         self._options = engine.options
         self._limits = engine.limits
         self._on_tokens = on_tokens
-        self._free_slots = list(range(engine.options.max_batch_size))[::-1]
+        self._free_slots = list(range(engine.options.max_batch_size))  # a heap: the lowest first
         self._state = _State()
         self._changed = threading.Condition()
         self._statistics = IterationStatistics(0, 0, 0, 0, 0, len(self._free_slots), 0.0)
@@ -184,7 +182,7 @@ class Batcher:
         with self._changed:
             while self._state.queue and self._free_slots:
                 sequence = self._state.queue.popleft()
-                sequence.slot = self._free_slots.pop()
+                sequence.slot = heapq.heappop(self._free_slots)
                 sequence.scheduled_ns = time.monotonic_ns()
                 self._state.active.append(sequence)
 
@@ -193,8 +191,8 @@ class Batcher:
         if not work:
             return
         iteration_free = len(self._free_slots)
-        logits = engine.forward([span for _, span in work])
-        chosen = [self._advance(sequence, span, row) for (sequence, span), row in zip(work, logits, strict=True)]
+        scores = engine.forward([span for _, span in work])
+        chosen = [self._advance(sequence, span, scores, row) for row, (sequence, span) in enumerate(work)]
         time.sleep(max(0.0, started + self._options.min_step_ms / 1e3 - time.monotonic()))
         stamp_ns = time.monotonic_ns()
         self._statistics = self._count(work, iteration_free, stamp_ns / 1e9 - started)
@@ -212,13 +210,16 @@ class Batcher:
                 budget -= count
         return work
 
-    def _advance(self, sequence: _Sequence, span: Span, logits: NDArray[Any]) -> tuple[int, ...]:
+    def _advance(self, sequence: _Sequence, span: Span, scores: Scores, row: int) -> tuple[int, ...]:
         sequence.computed += len(span.token_ids)
         if sequence.pending:
             return ()
-        position = len(sequence.token_ids)
-        sequence.token_ids.append(choose(logits, sequence.sampling, position))
-        return (sequence.token_ids[-1],)
+        if sequence.sampling.temperature <= 0:
+            chosen = scores.best[row]
+        else:
+            chosen = choose(scores.row(row), sequence.sampling, len(sequence.token_ids))
+        sequence.token_ids.append(chosen)
+        return (chosen,)
 
     def _count(self, work: Iterable[tuple[_Sequence, Span]], free_slots: int, step_s: float) -> IterationStatistics:
         context = generation = active = 0
@@ -256,7 +257,7 @@ class Batcher:
         with self._changed:
             if sequence.slot >= 0:
                 self._state.active.remove(sequence)
-                self._free_slots.append(sequence.slot)
+                heapq.heappush(self._free_slots, sequence.slot)
             else:
                 self._state.queue.remove(sequence)
             del self._state.known[sequence.request_id]

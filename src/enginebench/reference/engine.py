@@ -2,29 +2,32 @@
 
 One forward pass takes any mix of prompt chunks and single decode tokens, packed without padding; attention runs per
 sequence, so a sequence's result does not depend on what else is in the batch beyond the last bits of a matrix product.
-Written against the array API: numpy by default, torch or CuPy when their (array_api_compat) namespace is passed.
-Schedules nothing and samples nothing.
+``decode`` is the same pass in arrays of fixed shapes, for engines that record it once (``reference.cuda``).
+Written against the array API (``reference.ops``): numpy by default. Schedules nothing and samples nothing.
 
 BLAS must run on one thread for speeds to be comparable: whoever starts the process sets ``OMP_NUM_THREADS=1`` and
 ``OPENBLAS_NUM_THREADS=1`` before numpy is imported.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
-from array_api_compat import to_device
 from numpy.typing import NDArray
 
 from enginebench.builds.build import Limits, read_config
+from enginebench.reference.ops import ArrayOps
 from enginebench.reference.options import ReferenceOptions, options_from_config
-from enginebench.reference.tokenizer import FIRST_CHARACTER_ID
-from enginebench.reference.weights import Weights, read_weights
+from enginebench.reference.tokenizer import ReferenceTokenizer
+from enginebench.reference.weights import read_weights
 
-_EPSILON = 1e-6
 _ROTARY_BASE = 10_000.0
+
+Attend: TypeAlias = Callable[[int, Any, Any, Any], Any]
+"""Layer, queries (tokens, heads, dim), keys and values (tokens, kv_heads, dim) → attention's answer, as queries."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,114 +39,148 @@ class Span:
     token_ids: tuple[int, ...]
 
 
-def load_engine(directory: Path, xp: Any = None) -> "Engine":
-    """Load a reference build. Raises BuildError when ``directory`` is none or its weights are damaged."""
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a step says of the token after each span: valid until the next step."""
+
+    best: Sequence[int]  # the likeliest id, by span
+    logits: Sequence[Any]  # (vocab_size,) by span, where the engine computes
+    on_host: Callable[[Any], Any]
+
+    def row(self, index: int) -> NDArray[Any]:
+        """Return the logits after the span ``index``."""
+        return np.asarray(self.on_host(self.logits[index]))
+
+
+def load_engine(directory: Path) -> "Engine":
+    """Load a reference build. Raises BuildError when ``directory`` is none, is damaged, or cannot run here."""
     options = options_from_config(read_config(directory))
-    return Engine(options, read_weights(directory / "rank0.engine", options), xp)
+    if options.device == "cuda":
+        from enginebench.reference.cuda import open_cuda_engine
+
+        return open_cuda_engine(options)
+    return Engine(options, read_weights(directory / "rank0.engine", options))
 
 
 class Engine:
     """Weights and KV cache; used by one thread."""
 
-    def __init__(self, options: ReferenceOptions, weights: Weights, xp: Any = None) -> None:
-        if xp is None:
-            import array_api_compat.numpy as xp
+    def __init__(self, options: ReferenceOptions, weights: Mapping[str, Any], ops: ArrayOps | None = None) -> None:
         self.options = options
         self.limits = Limits(options.max_batch_size, options.max_input_len, options.max_seq_len)
-        self._xp = xp
-        self._dtype = getattr(xp, options.dtype)
-        self._weights = {name: xp.asarray(tensor, dtype=self._dtype) for name, tensor in weights.items()}
+        self._ops = ops or _numpy_ops(options.dtype)
+        self._weights = {name: self._ops.array(tensor) for name, tensor in weights.items()}
         self._head_dim = options.hidden // options.heads
-        cache_shape = (options.layers, options.max_batch_size, options.kv_heads, options.max_seq_len, self._head_dim)
-        self._keys = xp.zeros(cache_shape, dtype=self._dtype)
-        self._values = xp.zeros(cache_shape, dtype=self._dtype)
-        self._cos, self._sin = self._rotary_tables()
+        # One position more than a sequence may have: where ``decode`` puts the tokens of slots that compute nothing.
+        positions = options.max_seq_len + 1
+        shape = (options.layers, options.max_batch_size, options.kv_heads, positions, self._head_dim)
+        self._keys, self._values = self._ops.zeros(shape), self._ops.zeros(shape)
+        self._slots = self._ops.ids(np.arange(options.max_batch_size))
+        self._cos, self._sin = map(self._ops.array, _rotary_tables(positions, self._head_dim))
+        self._hidden, self._seen = self._ops.array(-float("inf")), self._ops.array(0.0)
+        self._characters = ReferenceTokenizer(options.vocab_size).plain_ids
 
-    def forward(self, spans: Sequence[Span]) -> NDArray[Any]:
-        """Compute ``spans``, fill their KV, and return the logits after each span's last token: (spans, vocab_size).
+    def facts(self) -> dict[str, Any]:
+        """Where and in what it computes, and the bytes that it holds: of weights, and of the KV pool, filled or not."""
+        pool = self._keys.nbytes + self._values.nbytes
+        positions = self._keys.shape[1] * self._keys.shape[3]
+        return {
+            "device": self.options.device,
+            "dtype": self.options.dtype,
+            "weight_bytes": sum(tensor.nbytes for tensor in self._weights.values()),
+            "kv_pool_bytes": pool,
+            "kv_pool_tokens": self.options.max_batch_size * self.options.max_seq_len,
+            "kv_bytes_per_token": pool // positions,
+        }
 
-        Ids below 258 (padding, end, bytes) get minus infinity: the engine only ever says CJK characters.
+    def forward(self, spans: Sequence[Span]) -> Scores:
+        """Compute ``spans``, fill their KV, and score the token after each span's last.
+
+        Only CJK characters can be said: all other ids (padding, end, bytes, beyond the characters) get minus infinity.
         """
-        xp = self._xp
-        positions = xp.asarray([span.start + i for span in spans for i in range(len(span.token_ids))])
-        ids = xp.asarray([token_id for span in spans for token_id in span.token_ids])
-        x = xp.take(self._weights["embedding"], ids, axis=0)
+        ops = self._ops
+        positions = ops.ids([span.start + i for span in spans for i in range(len(span.token_ids))])
+        ids = ops.ids([token_id for span in spans for token_id in span.token_ids])
+        x = self._run(ids, positions, partial(self._attend_spans, spans))
+        ends = np.cumsum([len(span.token_ids) for span in spans]) - 1
+        best, logits = self._score(ops.xp.take(x, ops.ids(ends), axis=0))
+        return Scores(best.tolist(), logits, ops.on_host)
+
+    def decode(self, ids: Any, positions: Any, context: int) -> tuple[Any, Any]:
+        """Compute one token of each of the slots 0 to n - 1: ``ids`` and ``positions`` (n,), all below ``context``.
+
+        A slot without a token has the position max_seq_len, and an answer that means nothing. Returns the best ids (n,)
+        and the logits (n, vocab_size), on the device; reads nothing from it.
+        """
+        xp, kv_heads = self._ops.xp, self.options.kv_heads
+        future = xp.arange(context, device=self._ops.device)[None, :] > positions[:, None]
+        mask = xp.where(future, self._hidden, self._seen)
+        by_head = xp.reshape(xp.repeat(mask, kv_heads, axis=0), (-1, 1, context))
+        return self._score(self._run(ids, positions, partial(self._attend_slots, positions, by_head)))
+
+    def _run(self, ids: Any, positions: Any, attend: Attend) -> Any:
+        """The residual stream (tokens, hidden) after all layers."""
+        ops, weights = self._ops, self._weights
+        x = ops.xp.take(weights["embedding"], ids, axis=0)
+        turn = (ops.xp.take(self._cos, positions, axis=0), ops.xp.take(self._sin, positions, axis=0))
         for layer in range(self.options.layers):
-            x = x + self._attention(layer, self._norm(x, f"layers.{layer}.attention_norm"), spans, positions)
-            x = x + self._feed_forward(layer, self._norm(x, f"layers.{layer}.ffn_norm"))
-        return np.asarray(to_device(self._logits(x, spans), "cpu"))
+            name = f"layers.{layer}."
+            qkv = ops.norm(x, weights[name + "attention_norm"]) @ weights[name + "qkv"]
+            mixed = attend(layer, *self._split(qkv, turn))
+            x = ops.add_product(x, ops.xp.reshape(mixed, x.shape), weights[name + "out"])
+            gate_up = ops.norm(x, weights[name + "ffn_norm"]) @ weights[name + "gate_up"]
+            x = ops.add_product(x, ops.swiglu(gate_up), weights[name + "down"])
+        return x
 
-    def _attention(self, layer: int, x: Any, spans: Sequence[Span], positions: Any) -> Any:
-        """Grouped-query attention (Ainslie et al. 2023) of ``x`` (tokens, hidden) over the slots of ``spans``."""
-        xp, heads, kv_heads, dim = self._xp, self.options.heads, self.options.kv_heads, self._head_dim
-        qkv = xp.reshape(x @ self._weights[f"layers.{layer}.qkv"], (x.shape[0], heads + 2 * kv_heads, dim))
-        rotated = self._rotate(qkv[:, : heads + kv_heads, :], positions)
-        queries, keys, values = rotated[:, :heads, :], rotated[:, heads:, :], qkv[:, heads + kv_heads :, :]
-        parts, begin = [], 0
+    def _split(self, qkv: Any, turn: tuple[Any, Any]) -> tuple[Any, Any, Any]:
+        """Queries and keys, both turned by the rotary embedding (Su et al. 2021), and values."""
+        xp, heads, kv_heads = self._ops.xp, self.options.heads, self.options.kv_heads
+        by_head = xp.reshape(qkv, (qkv.shape[0], heads + 2 * kv_heads, self._head_dim))
+        straight = by_head[:, : heads + kv_heads, :]
+        cos, sin = turn
+        turned = straight * cos + xp.roll(straight, self._head_dim // 2, axis=-1) * sin
+        return turned[:, :heads, :], turned[:, heads:, :], by_head[:, heads + kv_heads :, :]
+
+    def _attend_spans(self, spans: Sequence[Span], layer: int, queries: Any, keys: Any, values: Any) -> Any:
+        """Grouped-query attention (Ainslie et al. 2023), sequence by sequence."""
+        xp, parts, begin = self._ops.xp, [], 0
         for span in spans:
-            end = begin + len(span.token_ids)
-            self._remember(layer, span, keys[begin:end, ...], values[begin:end, ...])
-            parts.append(self._attend(layer, span, queries[begin:end, ...]))
+            end, context = begin + len(span.token_ids), span.start + len(span.token_ids)
+            for cache, new in ((self._keys, keys), (self._values, values)):
+                cache[layer, span.slot, :, span.start : context, :] = xp.permute_dims(new[begin:end, ...], (1, 0, 2))
+            known = (cache[layer, span.slot, :, :context, :] for cache in (self._keys, self._values))
+            parts.append(self._ops.attend(queries[begin:end, ...], *known))
             begin = end
-        return xp.concat(parts, axis=0) @ self._weights[f"layers.{layer}.out"]
+        return xp.concat(parts, axis=0)
 
-    def _remember(self, layer: int, span: Span, keys: Any, values: Any) -> None:
-        end = span.start + len(span.token_ids)
-        self._keys[layer, span.slot, :, span.start : end, :] = self._xp.permute_dims(keys, (1, 0, 2))
-        self._values[layer, span.slot, :, span.start : end, :] = self._xp.permute_dims(values, (1, 0, 2))
+    def _attend_slots(self, positions: Any, mask: Any, layer: int, queries: Any, keys: Any, values: Any) -> Any:
+        """Grouped-query attention of one token of each of the first slots, all at once."""
+        xp, (n, kv_heads, dim), context = self._ops.xp, keys.shape, mask.shape[-1]
+        known: list[Any] = []
+        for cache, new in ((self._keys, keys), (self._values, values)):
+            of_layer = cache[layer, ...]
+            of_layer[self._slots[:n], :, positions, :] = new
+            known.append(xp.reshape(of_layer[:n, :, :context, :], (n * kv_heads, context, dim)))
+        return self._ops.attend_slots(xp.reshape(queries, (n * kv_heads, -1, dim)), known[0], known[1], mask)
 
-    def _attend(self, layer: int, span: Span, queries: Any) -> Any:
-        """Causal attention of one sequence: (n, heads, dim) queries over ``start + n`` positions → (n, hidden)."""
-        xp, kv_heads, dim = self._xp, self.options.kv_heads, self._head_dim
-        n, context = len(span.token_ids), span.start + len(span.token_ids)
-        group = self.options.heads // kv_heads
-        grouped = xp.reshape(xp.permute_dims(queries * dim**-0.5, (1, 0, 2)), (kv_heads, group * n, dim))
-        keys = self._keys[layer, span.slot, :, :context, :]
-        scores = grouped @ xp.permute_dims(keys, (0, 2, 1))
-        if n > 1:
-            scores = self._mask_future(scores, span.start, (kv_heads, group, n, context))
-        weights = xp.exp(scores - xp.max(scores, axis=-1, keepdims=True))
-        mixed = weights @ self._values[layer, span.slot, :, :context, :] / xp.sum(weights, axis=-1, keepdims=True)
-        by_token = xp.permute_dims(xp.reshape(mixed, (kv_heads * group, n, dim)), (1, 0, 2))
-        return xp.reshape(by_token, (n, self.options.hidden))
+    def _score(self, x: Any) -> tuple[Any, Any]:
+        """The best id (n,) and the logits (n, vocab_size) of the residual stream (n, hidden) of last tokens."""
+        logits = self._ops.widened(self._ops.norm(x, self._weights["norm"]) @ self._weights["head"])
+        logits[:, : self._characters.start] = -float("inf")
+        logits[:, self._characters.stop :] = -float("inf")
+        return self._ops.xp.argmax(logits, axis=-1), logits
 
-    def _mask_future(self, scores: Any, start: int, shape: tuple[int, int, int, int]) -> Any:
-        xp, (_, _, n, context) = self._xp, shape
-        future = xp.arange(context)[None, :] > start + xp.arange(n)[:, None]
-        masked = xp.where(future, xp.asarray(-float("inf"), dtype=self._dtype), xp.reshape(scores, shape))
-        return xp.reshape(masked, scores.shape)
 
-    def _feed_forward(self, layer: int, x: Any) -> Any:
-        """SwiGLU (Shazeer 2020): (silu(x·gate) * x·up)·down."""
-        hidden = x @ self._weights[f"layers.{layer}.gate_up"]
-        gate, up = hidden[:, : self.options.ffn], hidden[:, self.options.ffn :]
-        return (gate / (1 + self._xp.exp(-gate)) * up) @ self._weights[f"layers.{layer}.down"]
+def _numpy_ops(dtype: str) -> ArrayOps:
+    import array_api_compat.numpy
 
-    def _norm(self, x: Any, name: str) -> Any:
-        """RMSNorm (Zhang and Sennrich 2019)."""
-        xp = self._xp
-        return x / xp.sqrt(xp.mean(x * x, axis=-1, keepdims=True) + _EPSILON) * self._weights[name]
+    return ArrayOps(array_api_compat.numpy, dtype)
 
-    def _logits(self, x: Any, spans: Sequence[Span]) -> Any:
-        xp = self._xp
-        ends, end = [], 0
-        for span in spans:
-            end += len(span.token_ids)
-            ends.append(end - 1)
-        last = xp.take(x, xp.asarray(ends), axis=0)
-        logits = self._norm(last, "norm") @ self._weights["head"]
-        logits[:, :FIRST_CHARACTER_ID] = -float("inf")
-        return logits
 
-    def _rotary_tables(self) -> tuple[Any, Any]:
-        """Cosines and sines (max_seq_len, 1, head_dim / 2) of the rotary embedding (Su et al. 2021)."""
-        xp, half = self._xp, self._head_dim // 2
-        frequencies = _ROTARY_BASE ** -(xp.arange(half, dtype=self._dtype) / half)
-        angles = xp.arange(self.options.max_seq_len, dtype=self._dtype)[:, None, None] * frequencies
-        return xp.cos(angles), xp.sin(angles)
-
-    def _rotate(self, x: Any, positions: Any) -> Any:
-        xp, half = self._xp, self._head_dim // 2
-        cos, sin = xp.take(self._cos, positions, axis=0), xp.take(self._sin, positions, axis=0)
-        low, high = x[..., :half], x[..., half:]
-        return xp.concat([low * cos - high * sin, low * sin + high * cos], axis=-1)
+def _rotary_tables(positions: int, dim: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Cosines and sines (positions, 1, dim): x turns to x * cos + (x with its halves swapped) * sin."""
+    half = dim // 2
+    frequencies = _ROTARY_BASE ** -(np.arange(half) / half)
+    angles = np.arange(positions)[:, None, None] * frequencies
+    cos, sin = np.cos(angles), np.sin(angles)
+    return np.concatenate([cos, cos], axis=-1), np.concatenate([-sin, sin], axis=-1)

@@ -7,10 +7,10 @@ from typing import Any
 
 from enginebench.builds.build import REFERENCE_VERSION
 from enginebench.errors import BuildError
-from enginebench.reference.tokenizer import MAX_VOCAB_SIZE, MIN_VOCAB_SIZE
+from enginebench.reference.tokenizer import MIN_VOCAB_SIZE
 
 ARCHITECTURE = "ReferenceForCausalLM"
-DTYPES = ("float64", "float32")
+DTYPES = {"cpu": ("float64", "float32"), "cuda": ("float64", "float32", "float16", "bfloat16")}
 
 
 def _option(default: Any, text: str) -> Any:
@@ -26,15 +26,17 @@ class ReferenceOptions:
     heads: int = _option(4, "query heads; a multiple of kv_heads")
     kv_heads: int = _option(2, "key and value heads")
     ffn: int = _option(512, "width of the SwiGLU layer")
-    vocab_size: int = _option(4096, "token ids: 258 for padding, end and bytes, the rest CJK characters")
+    vocab_size: int = _option(4096, "token ids: 258 for padding, end and bytes, then up to 20,989 CJK characters")
     max_batch_size: int = _option(8, "slots of the KV cache; requests beyond wait in a queue")
     max_input_len: int = _option(1024, "longest prompt, in tokens")
     max_seq_len: int = _option(2560, "longest prompt and output together, in tokens")
     max_num_tokens: int = _option(128, "tokens computed in one step, at most: longer prompts are prefilled in chunks")
     min_step_ms: float = _option(12.0, "a step takes at least this long (milliseconds); 0: as fast as it computes")
     dtype: str = _option(
-        "float64", "what it computes in: float64 (batches of any size give the same tokens) or float32"
+        "float64",
+        "what it computes in: float64 (batches of any size give the same tokens), float32; on cuda float16 or bfloat16",
     )
+    device: str = _option("cpu", "where it computes: cpu, or cuda (needs torch; the weights are drawn when it loads)")
     seed: int = _option(0, "seed of the weights")
 
     def __post_init__(self) -> None:
@@ -45,11 +47,13 @@ class ReferenceOptions:
     def _checks(self) -> Iterator[tuple[str, bool]]:
         for item in fields(self):
             value = getattr(self, item.name)
-            if item.name not in ("dtype", "seed", "min_step_ms"):
+            if item.name not in ("dtype", "device", "seed", "min_step_ms"):
                 yield f"{item.name} {value}: use at least 1", value < 1
         yield f"min_step_ms {self.min_step_ms}: use 0 or more", not (0 <= self.min_step_ms < math.inf)
         yield f"seed {self.seed}: use 0 or more", self.seed < 0
-        yield f"dtype {self.dtype!r}: use one of {', '.join(DTYPES)}", self.dtype not in DTYPES
+        yield f"device {self.device!r}: use one of {', '.join(DTYPES)}", self.device not in DTYPES
+        dtypes = DTYPES[self.device]
+        yield f"dtype {self.dtype!r} on {self.device}: use one of {', '.join(dtypes)}", self.dtype not in dtypes
         yield (
             f"hidden {self.hidden} with heads {self.heads}: use a multiple of 2 x heads",
             self.hidden % (2 * self.heads) != 0,
@@ -58,8 +62,7 @@ class ReferenceOptions:
             f"heads {self.heads} with kv_heads {self.kv_heads}: use a multiple of kv_heads",
             self.heads % self.kv_heads != 0,
         )
-        out_of_range = not MIN_VOCAB_SIZE <= self.vocab_size <= MAX_VOCAB_SIZE
-        yield f"vocab_size {self.vocab_size}: use {MIN_VOCAB_SIZE} to {MAX_VOCAB_SIZE}", out_of_range
+        yield f"vocab_size {self.vocab_size}: use {MIN_VOCAB_SIZE} or more", self.vocab_size < MIN_VOCAB_SIZE
         too_short = self.max_seq_len <= self.max_input_len
         yield (
             f"max_seq_len {self.max_seq_len} with max_input_len {self.max_input_len}: use more than max_input_len",
@@ -82,8 +85,8 @@ def options_from_config(config: Mapping[str, Any]) -> ReferenceOptions:
 
 
 def _recorded(config: Mapping[str, Any], name: str, section: str, key: str) -> Any:
-    value = config.get(section, {}).get(key)
-    wanted: Mapping[str, tuple[type, ...]] = {"dtype": (str,), "min_step_ms": (int, float)}
+    value = config.get(section, {}).get(key, _ABSENT.get(name))
+    wanted: Mapping[str, tuple[type, ...]] = {"dtype": (str,), "device": (str,), "min_step_ms": (int, float)}
     if isinstance(value, bool) or not isinstance(value, wanted.get(name, (int,))):
         raise BuildError(f"The reference build's config.json says {section}.{key} = {value!r}: write the build again.")
     return value
@@ -97,6 +100,7 @@ _PLACES = {
     "ffn": ("pretrained_config", "intermediate_size"),
     "vocab_size": ("pretrained_config", "vocab_size"),
     "dtype": ("pretrained_config", "dtype"),
+    "device": ("build_config", "device"),
     "seed": ("pretrained_config", "seed"),
     "max_batch_size": ("build_config", "max_batch_size"),
     "max_input_len": ("build_config", "max_input_len"),
@@ -105,6 +109,9 @@ _PLACES = {
     "min_step_ms": ("build_config", "min_step_ms"),
 }
 """Where each option stands in config.json: TensorRT-LLM's names for what both engines have."""
+
+_ABSENT = {"device": "cpu"}
+"""What builds meant that were written before there was a choice."""
 
 
 def config_from_options(options: ReferenceOptions) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Choosing the next token: greedy, or seeded sampling whose draw depends on the request's seed and the position alone.
+"""Drawing the next token: sampling whose draw depends on the request's seed and the position alone.
 
 The draw is the Gumbel-max trick (argmax of logits / temperature + Gumbel noise) with counter-based noise (Philox), so
 neither the batch around a request nor how its prompt was chunked changes what it says.
@@ -15,9 +15,10 @@ _SEED_MASK = (1 << 64) - 1
 
 
 def choose(logits: NDArray[Any], sampling: Sampling, position: int) -> int:
-    """Return the id of the token at ``position`` (prompt included) from its ``logits`` (vocab_size,)."""
-    if sampling.temperature <= 0:
-        return int(np.argmax(logits))
+    """Return the id of the token at ``position`` (prompt included) from its ``logits`` (vocab_size,).
+
+    The temperature must be above 0: without one, the token with the highest logit is the answer.
+    """
     if 0 < sampling.top_k < len(logits):
         threshold = np.partition(logits, -sampling.top_k)[-sampling.top_k]
         logits = np.where(logits < threshold, -np.inf, logits)

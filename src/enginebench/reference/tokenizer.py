@@ -1,8 +1,8 @@
 """The reference engine's tokenizer: bytes, and one id for each CJK character of the vocabulary.
 
-Ids 0 and 1 are padding and end, 2 to 257 are the bytes, 258 and up are the characters from U+4E00 on. The engine emits
-only the latter, each of which is one distinct printable character: its text identifies its ids. It merges nothing.
-Standard library only.
+Ids 0 and 1 are padding and end, 2 to 257 are the bytes, 258 and up are the characters from U+4E00 on; ids beyond the
+last of these stand for no text. The engine emits only the characters, each of which is distinct and printable: its text
+identifies its ids. It merges nothing. Standard library only.
 """
 
 from collections.abc import Iterable
@@ -17,8 +17,8 @@ FIRST_CHARACTER = 0x4E00
 LAST_CHARACTER = 0x9FFC
 """The last CJK unified ideograph that Unicode 13, thus Python 3.10, knows as printable."""
 
+LAST_CHARACTER_ID = FIRST_CHARACTER_ID + LAST_CHARACTER - FIRST_CHARACTER
 MIN_VOCAB_SIZE = FIRST_CHARACTER_ID + 2
-MAX_VOCAB_SIZE = FIRST_CHARACTER_ID + LAST_CHARACTER - FIRST_CHARACTER + 1
 
 _REPLACEMENT = "\ufffd"
 
@@ -37,7 +37,7 @@ class ReferenceTokenizer:
     @cached_property
     def plain_ids(self) -> range:
         """The ids that decode to one distinct printable character each."""
-        return range(FIRST_CHARACTER_ID, self.vocab_size)
+        return range(FIRST_CHARACTER_ID, min(self.vocab_size, LAST_CHARACTER_ID + 1))
 
     def encode(self, text: str) -> tuple[int, ...]:
         """Return the id of each character in the vocabulary, and the ids of the UTF-8 bytes of each other one."""
@@ -57,11 +57,11 @@ class ReferenceTokenizer:
 
     def _encode_character(self, character: str) -> Iterable[int]:
         token_id = ord(character) - FIRST_CHARACTER + FIRST_CHARACTER_ID
-        if FIRST_CHARACTER_ID <= token_id < self.vocab_size:
+        if token_id in self.plain_ids:
             return (token_id,)
         return (FIRST_BYTE_ID + byte for byte in character.encode("utf-8", "replace"))
 
     def _decode_character(self, token_id: int) -> str:
-        if FIRST_CHARACTER_ID <= token_id < self.vocab_size:
+        if token_id in self.plain_ids:
             return chr(token_id - FIRST_CHARACTER_ID + FIRST_CHARACTER)
         return _REPLACEMENT

@@ -1,6 +1,7 @@
 """The weights of a reference build: their names and shapes, random values from a seed, and the file that holds them.
 
-The file is in the safetensors format (u64 header length, JSON header, raw tensors), little-endian float32.
+The file is in the safetensors format (u64 header length, JSON header, raw tensors), little-endian float32. A build for
+a GPU has an empty one: its weights are drawn where it is loaded.
 """
 
 import json
@@ -34,6 +35,15 @@ def weight_shapes(options: ReferenceOptions) -> dict[str, tuple[int, ...]]:
         shapes[f"layers.{layer}.attention_norm"] = (hidden,)
         shapes[f"layers.{layer}.ffn_norm"] = (hidden,)
     return shapes | {"norm": (hidden,), "head": (hidden, options.vocab_size)}
+
+
+def scale_of(name: str, shape: tuple[int, ...]) -> float | None:
+    """Return the standard deviation of a tensor's random values; None: they are all ones."""
+    if name.endswith("norm"):
+        return None
+    if name == "embedding":
+        return 1.0
+    return (LOGIT_SCALE if name == "head" else 1.0) / math.sqrt(shape[0])
 
 
 def random_weights(options: ReferenceOptions) -> dict[str, NDArray[np.float32]]:
@@ -72,11 +82,8 @@ def read_weights(file: Path, options: ReferenceOptions) -> dict[str, NDArray[np.
 
 
 def _draw(name: str, shape: tuple[int, ...], generator: np.random.Generator) -> NDArray[np.float32]:
-    if name.endswith("norm"):
+    if (scale := scale_of(name, shape)) is None:
         return np.ones(shape, np.float32)
-    scale = 1.0 if name == "embedding" else 1.0 / math.sqrt(shape[0])
-    if name == "head":
-        scale *= LOGIT_SCALE
     return (generator.standard_normal(shape) * scale).astype(np.float32)
 
 

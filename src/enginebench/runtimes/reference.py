@@ -47,6 +47,7 @@ class ReferenceSession:
         self._prompt_tokens: dict[int, int] = {}
         self._collected: dict[int, list[int]] = {}
         self._options = engine.options
+        self._engine_facts = engine.facts()
         self._batcher = Batcher(engine, self._on_tokens)
 
     def prepare(self, requests: Sequence[Request]) -> None:
@@ -94,7 +95,7 @@ class ReferenceSession:
             "runtime": "reference",
             "python": platform.python_version(),
             "numpy": np.__version__,
-            "dtype": options.dtype,
+            **self._engine_facts,
             "min_step_ms": options.min_step_ms,
             "max_batch_size": options.max_batch_size,
             "max_input_len": options.max_input_len,
