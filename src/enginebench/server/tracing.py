@@ -16,7 +16,13 @@ from enginebench.errors import ServerError
 from enginebench.server.plain_http import fetch_json
 
 _FLUSH_TIMEOUT_S = 3.0
-_ON: Mapping[str, Any] = {"trace_level": ["TIMESTAMPS"], "trace_rate": "1", "trace_count": "-1", "log_frequency": "0"}
+_ON: Mapping[str, Any] = {
+    "trace_level": ["TIMESTAMPS"],
+    "trace_rate": "1",
+    "trace_count": "-1",
+    "log_frequency": "100000000",  # into a file of their own, FILE.N, which is whole once tracing is off
+}
+_OFF: Mapping[str, Any] = {"trace_level": ["OFF"], "log_frequency": "0"}
 
 
 @dataclass(slots=True)
@@ -51,7 +57,6 @@ class Tracer:
     def __init__(self, url: str, file: Path) -> None:
         self._setting = f"{url}/v2/trace/setting"
         self._file = file
-        self._taken_bytes = 0  # the server appends to the file for as long as it lives
 
     @contextmanager
     def on(self) -> Iterator[None]:
@@ -60,7 +65,7 @@ class Tracer:
         try:
             yield
         finally:
-            fetch_json(self._setting, {"trace_level": ["OFF"]})  # which also writes to the file
+            fetch_json(self._setting, _OFF)
 
     def take(self, requests: int) -> list[Span]:
         """The spans of the requests that were traced since the last time, in the order of their arrival.
@@ -69,29 +74,26 @@ class Tracer:
             ServerError: the server did not write as many as there were ``requests`` in time.
         """
         deadline_s = time.monotonic() + _FLUSH_TIMEOUT_S
-        found, size = self._news()
+        found = self._written()
         while len(found) < requests and time.monotonic() < deadline_s:
             time.sleep(0.05)
-            found, size = self._news()
-        self._taken_bytes = size
+            found = self._written()
+        for file in self._files():
+            file.unlink(missing_ok=True)
         if len(found) != requests:
             raise ServerError(f"Triton traced {len(found)} requests instead of {requests}: others were asked, too.")
         return found
 
-    def _news(self) -> tuple[list[Span], int]:
-        """New spans, and how long the file is; none while it is being written. Its list ends with the server."""
+    def _files(self) -> list[Path]:
+        return sorted(self._file.parent.glob(f"{self._file.name}.*"))
+
+    def _written(self) -> list[Span]:
+        """None while a file is being written."""
         try:
-            data = self._file.read_bytes()
-        except OSError:
-            return [], self._taken_bytes
-        news = data[self._taken_bytes :].decode().strip("[], \n")
-        # Stripped, the last entry may lack the ends of its own list and object.
-        for end in ("", "]}", "}]}"):
-            try:
-                return read_spans(json.loads(f"[{news}{end}]")), len(data)
-            except ValueError:
-                continue
-        return [], self._taken_bytes
+            entries = [entry for file in self._files() for entry in json.loads(file.read_text(encoding="utf-8"))]
+        except (OSError, ValueError):
+            return []
+        return read_spans(entries)
 
 
 def read_spans(entries: Sequence[Mapping[str, Any]]) -> list[Span]:
@@ -108,4 +110,3 @@ def read_spans(entries: Sequence[Mapping[str, Any]]) -> list[Span]:
         parent = spans.get(span.parent) if span.parent else None
         (parent.children if parent else roots).append(span)
     return sorted(roots, key=lambda span: span.first_ns("REQUEST_START") or 0)
-
