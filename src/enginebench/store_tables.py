@@ -5,7 +5,7 @@ The one place that knows pyarrow. Nothing is computed here.
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -80,7 +80,7 @@ def _rows(rounds: Sequence[RoundRecord], tables: Sequence[Mapping[str, Any]]) ->
 
     lengths = [len(table["request" if "request" in table else "index"]) for table in tables]
     place = pa.array(np.repeat(np.arange(len(rounds), dtype=np.int32), lengths))
-    joined = {name: pa.concat_arrays([_arrow(name, table[name]) for table in tables]) for name in tables[0]}
+    joined = {name: pa.chunked_array([_arrow(name, table[name]) for table in tables]) for name in tables[0]}
     return pa.table({"round": place, **joined})
 
 
@@ -192,20 +192,23 @@ def _chunk_table(rows: Any) -> ChunkTable:
 
 
 def write_table(table: Any, path: Path) -> None:
-    """Write ``table``, aside first, in row groups that can be read one by one."""
+    """Write the arrow ``table`` to ``path``, aside first."""
+    write_parts([table], table.schema, path)
+
+
+def write_parts(tables: Iterable[Any], schema: Any, path: Path) -> None:
+    """Write arrow ``tables`` of one ``schema`` below each other, in row groups that can be read one by one."""
     import pyarrow.parquet as pq
 
     # Neighbouring stamps differ by microseconds: their differences take a quarter of the space.
-    stamps = {name: "DELTA_BINARY_PACKED" for name in table.column_names if name.endswith("_ns")}
-    others = [name for name in table.column_names if name not in stamps]
-    write_aside(
-        path,
-        lambda aside: pq.write_table(
-            table,
-            aside,
-            row_group_size=ROWS_AT_A_TIME,
-            compression="zstd",
-            use_dictionary=others,
-            column_encoding=stamps or None,
-        ),
-    )
+    stamps = {name: "DELTA_BINARY_PACKED" for name in schema.names if name.endswith("_ns")}
+    others = [name for name in schema.names if name not in stamps]
+
+    def write(aside: Path) -> None:
+        with pq.ParquetWriter(
+            aside, schema, compression="zstd", use_dictionary=others, column_encoding=stamps or None
+        ) as writer:
+            for table in tables:
+                writer.write_table(table, row_group_size=ROWS_AT_A_TIME)
+
+    write_aside(path, write)
