@@ -47,7 +47,7 @@ def test_large_run(benchmark: Any, run_dir: Path, what: str) -> None:
     """A process of its own does it, imports included: as ``enginebench report`` does."""
 
     def write() -> dict[str, float]:
-        command = [sys.executable, "-c", FRAME.format(body=BODIES[what]), run_dir]
+        command = [sys.executable, "-c", FRAME.format(body=BODIES[what]), str(run_dir)]
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         figures: dict[str, float] = json.loads(done.stdout)
         return figures
