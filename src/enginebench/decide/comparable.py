@@ -68,7 +68,7 @@ def _text(value: Any) -> str:
 
 
 def _cells(old: Json, new: Json) -> Iterator[Problem]:
-    """A cell of the old run that the new one does not have is a failure, whatever the reason: nothing is known of it."""
+    """A cell of the old run that the new one does not have is a failure, whatever the reason: it may be slower."""
     for cell_id, cell in old["cells"].items():
         if cell["status"] == "measured":
             yield from (

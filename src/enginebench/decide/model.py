@@ -50,7 +50,7 @@ class Sample:
     """What one block (one load of an engine, with its rounds) says of an endpoint.
 
     ``pair``: the block of the other build with the same number was measured beside it; None: unpaired. ``value``: in
-    the metric's unit; the worst infinity where failed requests leave a percentile without bound; None: no value.
+    the metric's unit; +∞ (0 where higher is better) where failed requests leave it without bound; None: no value.
     """
 
     block: int
