@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from enginebench.reference.engine import Engine, Span
 from enginebench.reference.options import ReferenceOptions
+from enginebench.reference.tokenizer import LAST_CHARACTER_ID
 from enginebench.reference.weights import random_weights
 
 OPTIONS = ReferenceOptions(
@@ -107,3 +108,31 @@ def test_float32_computes_in_float32() -> None:
     options = ReferenceOptions(layers=1, hidden=16, heads=2, ffn=16, vocab_size=300, dtype="float32")
     logits = Engine(options, random_weights(options)).forward([Span(0, 0, (258, 259))]).row(0)
     assert logits.dtype == np.float32
+
+
+def test_a_step_of_fixed_shape_matches_the_oracle_and_leaves_idle_slots_alone(engine: Engine) -> None:
+    engine.forward([Span(slot, 0, PROMPTS[slot]) for slot in (0, 1, 3)])  # slot 2 is free, slot 1 waits in its prompt
+    ids, positions = np.array([290, 0, 0, 291]), np.array([len(PROMPTS[0]), 128, 128, len(PROMPTS[3])])
+    for context in (64, 128):  # reading further than anything reaches changes nothing
+        best, logits = engine.decode(ids, positions, context)
+        for slot, said in ((0, 290), (3, 291)):
+            expected = oracle((*PROMPTS[slot], said))
+            np.testing.assert_allclose(logits[slot], expected, rtol=1e-10, atol=1e-10)
+            assert best[slot] == np.argmax(expected)
+    chunk = engine.forward([Span(1, len(PROMPTS[1]), (270, 271))])
+    np.testing.assert_allclose(chunk.row(0), oracle((*PROMPTS[1], 270, 271)), rtol=1e-10, atol=1e-10)
+
+
+def test_ids_beyond_the_characters_are_never_said() -> None:
+    options = ReferenceOptions(layers=1, hidden=16, heads=2, ffn=16, vocab_size=65_024)
+    logits = Engine(options, random_weights(options)).forward([Span(0, 0, (258, 65_023))]).row(0)
+    said = np.flatnonzero(np.isfinite(logits))
+    assert (said[0], said[-1], len(said)) == (258, LAST_CHARACTER_ID, LAST_CHARACTER_ID - 257)
+
+
+def test_facts_say_what_is_held(engine: Engine) -> None:
+    facts = engine.facts()
+    assert facts["weight_bytes"] == 8 * sum(tensor.size for tensor in WEIGHTS.values())
+    assert facts["kv_bytes_per_token"] == 2 * 2 * 2 * 6 * 8  # keys and values, layers, heads, head size, float64
+    assert facts["kv_pool_tokens"] == 4 * 128
+    assert facts["kv_pool_bytes"] == facts["kv_bytes_per_token"] * (4 * 128 + 4)  # and one position more a slot

@@ -14,10 +14,12 @@ class TorchOps(ArrayOps):
     def __init__(self, dtype: str, device: str) -> None:
         import array_api_compat.torch
         import torch
+        from torch.nn.attention.bias import causal_lower_right
 
         super().__init__(array_api_compat.torch, dtype, device)
         self._torch = torch
         self._functional = torch.nn.functional
+        self._causal_lower_right = causal_lower_right
 
     def norm(self, x: Any, weight: Any) -> Any:
         """As in ArrayOps."""
@@ -34,14 +36,14 @@ class TorchOps(ArrayOps):
 
     def attend(self, queries: Any, keys: Any, values: Any) -> Any:
         """As in ArrayOps."""
-        from torch.nn.attention.bias import causal_lower_right
-
-        group = queries.shape[1] // keys.shape[0]
+        n, context = queries.shape[0], keys.shape[1]
         mixed = self._functional.scaled_dot_product_attention(
             queries.transpose(0, 1)[None],
-            keys.repeat_interleave(group, dim=0)[None],
-            values.repeat_interleave(group, dim=0)[None],
-            attn_mask=causal_lower_right(queries.shape[0], keys.shape[1]),
+            keys[None],
+            values[None],
+            attn_mask=None if n == context else self._causal_lower_right(n, context),
+            is_causal=n == context,
+            enable_gqa=True,
         )
         return mixed[0].transpose(0, 1)
 
