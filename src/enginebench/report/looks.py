@@ -94,22 +94,20 @@ def looks(plot: Plot) -> Iterator[tuple[Marks, Look]]:
 
 
 def legend(figure: Figure) -> tuple[LegendEntry, ...]:
-    """The series of ``figure`` by name, each once; nothing where there is but one."""
+    """The series of ``figure`` by name, each once: those that share their plot with another."""
     found: dict[str, LegendEntry] = {}
     for plot in figure.plots:
-        for marks, look in looks(plot):
-            if marks.name and marks.kind != "band":
-                entry = LegendEntry(marks.name, look, marks.kind, is_marked(marks), marks.dashed)
-                found.setdefault(marks.name, entry)
-    for marks, look in ((marks, look) for plot in figure.plots for marks, look in looks(plot)):
-        if marks.name and marks.name not in found:
-            found[marks.name] = LegendEntry(marks.name, look, marks.kind, marked=False, hollow=False)
-    return tuple(found.values()) if len(found) > 1 else ()
+        names = {marks.name for marks in plot.marks if marks.name}
+        if len(names) > 1:
+            for marks, look in looks(plot):
+                found.setdefault(marks.name, LegendEntry(marks.name, look, marks.kind, is_marked(marks), marks.dashed))
+    return tuple(entry for name, entry in found.items() if name)
 
 
 def is_marked(marks: Marks) -> bool:
     """Whether its points are shown."""
-    return marks.kind in ("dots", "intervals") or (marks.kind == "line" and len(marks.x) <= MAX_MARKED)
+    few = len(marks.x) <= MAX_MARKED and marks.role != "muted"
+    return marks.kind in ("dots", "intervals") or (marks.kind == "line" and few)
 
 
 def categories(plot: Plot) -> Sequence[str]:

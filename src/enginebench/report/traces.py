@@ -27,9 +27,12 @@ def traces(plot: Plot, suffix: str) -> Iterator[Json]:
     """The traces of ``plot`` on the axes ``x<suffix>`` and ``y<suffix>``."""
     places = {name: float(place) for place, name in enumerate(categories(plot))}
     shifts = _shifts(plot)
+    piles: dict[float | str | None, float] = {}
     for number, (marks, look) in enumerate(looks(plot)):
         trace = _MAKERS.get(marks.kind, _line)(plot, marks, look, _Places(places, shifts.get(number, 0.0)))
-        yield {**trace, **_words(marks), "xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
+        if marks.kind == "bars":
+            trace |= _stacked(plot, marks, piles) if plot.stacked else {}
+        yield {**trace, **_words(plot, marks), "xaxis": f"x{suffix}", "yaxis": f"y{suffix}"}
 
 
 def label(text: str) -> str:
@@ -150,10 +153,28 @@ def _faded(colour: str) -> str:
     return f"rgba({red},{green},{blue},{BAND_OPACITY})"
 
 
-def _words(marks: Marks) -> Json:
-    name = {"name": label(marks.name)}
+def _stacked(plot: Plot, marks: Marks, piles: dict[float | str | None, float]) -> Json:
+    """Where each bar begins: on top of those before it. ``piles``: how high each place is so far; grows."""
+    names, values = (marks.y, marks.x) if plot.horizontal else (marks.x, marks.y)
+    base = [digits(piles.get(name, 0.0)) for name in names]
+    for name, value in zip(names, values, strict=True):
+        piles[name] = piles.get(name, 0.0) + (value if isinstance(value, int | float) else 0.0)
+    return {"base": base, "offsetgroup": "stack"}
+
+
+def _words(plot: Plot, marks: Marks) -> Json:
+    """What stands under the pointer."""
     if marks.kind == "band":
-        return name
-    if marks.texts:
-        return {**name, "hovertext": [label(text) for text in marks.texts], "hoverinfo": "text"}
-    return {**name, "hoverinfo": "x+y+name" if marks.name else "x+y"}
+        return {"name": label(marks.name)}
+    texts = marks.texts or (tuple(_bar_words(plot, marks)) if marks.kind == "bars" else ())
+    if texts:
+        return {"name": label(marks.name), "hovertext": [label(text) for text in texts], "hoverinfo": "text"}
+    return {"name": label(marks.name), "hoverinfo": "x+y+name" if marks.name else "x+y"}
+
+
+def _bar_words(plot: Plot, marks: Marks) -> Iterator[str]:
+    names, values = (marks.y, marks.x) if plot.horizontal else (marks.x, marks.y)
+    unit = (plot.x if plot.horizontal else plot.y).unit
+    for name, value in zip(names, values, strict=True):
+        amount = f"{value:,.4g}" if isinstance(value, int | float) else "no value"
+        yield f"{name}, {marks.name}: {amount} {unit}".rstrip()
