@@ -8,6 +8,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from enginebench.measure.nvml import host_gpus
+
 PACKAGES = ("enginebench", "numpy", "nvidia-pytriton", "tensorrt_llm", "torch", "tritonclient", "pyarrow", "pytest",
             "pytest-benchmark", "httptools", "nvidia-ml-py")  # fmt: skip
 """Packages whose version may change a result or the record of it."""
@@ -15,7 +17,7 @@ PACKAGES = ("enginebench", "numpy", "nvidia-pytriton", "tensorrt_llm", "torch", 
 
 def environment(directory: Path | None = None) -> dict[str, Any]:
     """Host, Python, packages, GPUs, and the git commit of ``directory`` (default: the working directory)."""
-    gpus, gpu_reason = _gpus()
+    gpus, gpu_reason = host_gpus()
     return {
         "os": _os_name(),
         "kernel": platform.release(),
@@ -57,45 +59,6 @@ def _version(package: str) -> str | None:
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return None
-
-
-def _gpus() -> tuple[list[dict[str, Any]] | None, str | None]:
-    """The GPUs, or None and why there are none."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        return None, f"no GPU ({error})"
-    try:
-        return [_gpu(index) for index in range(pynvml.nvmlDeviceGetCount())], None
-    except pynvml.NVMLError as error:
-        return None, f"the GPUs cannot be read ({error})"
-    finally:
-        pynvml.nvmlShutdown()
-
-
-def _gpu(index: int) -> dict[str, Any]:
-    import pynvml
-
-    handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-    return {
-        "index": index,
-        "name": pynvml.nvmlDeviceGetName(handle),
-        "uuid": pynvml.nvmlDeviceGetUUID(handle),
-        "memory_bytes": int(pynvml.nvmlDeviceGetMemoryInfo(handle).total),
-        "driver": pynvml.nvmlSystemGetDriverVersion(),
-        "power_limit_w": _power_limit_w(handle),
-    }
-
-
-def _power_limit_w(handle: Any) -> float | None:
-    import pynvml
-
-    try:
-        return float(pynvml.nvmlDeviceGetEnforcedPowerLimit(handle)) / 1000
-    except pynvml.NVMLError:  # not every card and container tells
         return None
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from enginebench.errors import RunError
 from enginebench.files import write_aside, writing
+from enginebench.measure.gpu_trace import gpu_columns
 from enginebench.measure.records import RoundRecord
 from enginebench.store_tables import Arrivals, read_arrivals, read_requests, read_rounds, write_columns, write_rounds
 
@@ -81,7 +82,7 @@ class RunStore:
         self._update(calibration=calibration)
 
     def write_telemetry(self, samples: Sequence["Sample"]) -> None:
-        """Keep the samples of memory: a row per sample and owner (a role on the host, or a GPU)."""
+        """Keep the samples: of memory, a row per sample and owner (a role on the host, or a GPU); of GPUs, one each."""
         rows = [
             (sample.stamp_ns, kind, owner, used_bytes)
             for sample in samples
@@ -89,6 +90,8 @@ class RunStore:
         ]
         names = ("stamp_ns", "kind", "owner", "used_bytes")
         self.write_samples("memory", {name: [row[place] for row in rows] for place, name in enumerate(names)})
+        if any(sample.gpu for sample in samples):
+            self.write_samples("gpu", gpu_columns(samples))
 
     def write_samples(self, name: str, table: Mapping[str, Sequence[Any]]) -> None:
         """Keep columns of equal length as telemetry/``name``.parquet; one of them is ``stamp_ns``.

@@ -1,6 +1,5 @@
 """The sampler process, for real: this machine's memory, a recorded trace of GPUs, and what it costs."""
 
-import json
 import os
 import signal
 import subprocess
@@ -17,6 +16,7 @@ import pytest
 from enginebench.clock import now_ns
 from enginebench.errors import WorkerError
 from enginebench.measure.telemetry import MemoryPhases, Sample, Telemetry, peaks
+from tests.support.gpu_traces import CARD, reading, state, write_trace
 
 MIB = 2**20
 HOLD = "import sys; block = bytearray(int(sys.argv[1]) * 2**20); print('held', flush=True); sys.stdin.read()"
@@ -98,21 +98,72 @@ def test_without_a_gpu_it_says_so() -> None:
 
 
 def test_a_recorded_trace_stands_in_for_the_gpus(tmp_path: Path) -> None:
-    trace = tmp_path / "trace.jsonl"
-    trace.write_text("".join(json.dumps([used, 1000]) + "\n" for used in [100, 100, 5000, 7000, 5000, 5000, 200]))
+    used = [100, 100, 5000, 7000, 5000, 5000, 200]
+    second = {**CARD, "uuid": "GPU-b"}
+    lines = [(reading(each), reading(1000)) for each in used]
+    trace = write_trace(tmp_path / "trace.jsonl", lines, CARD, second)
     with Telemetry(gpu_trace=trace) as telemetry:
-        assert telemetry.gpus == ("trace-0", "trace-1")
+        assert telemetry.gpus == (CARD["uuid"], "GPU-b")
         until(lambda: len(telemetry.samples()) >= 9, "the trace's end")
-        assert [sample.gpu for sample in telemetry.samples()][1:8:2] == [
+        assert [sample.gpu_used for sample in telemetry.samples()][1:8:2] == [
             (100, 1000), (7000, 1000), (5000, 1000), (200, 1000)
         ]  # fmt: skip
         assert peaks(telemetry.samples())["gpu_peak_bytes"] == 8000
         assert telemetry.gpu_used() == (200, 1000)
 
 
+def test_a_recording_plays_back_as_it_was(tmp_path: Path) -> None:
+    lines = [reading(1), state({7: 300}, [(0, "xid", 31)]), "round", reading(2, power_w=None), "round_end", reading(3)]
+    trace = write_trace(tmp_path / "trace.jsonl", lines)
+    heard = []
+    for source, record in ((trace, tmp_path / "again.jsonl"), (tmp_path / "again.jsonl", None)):
+        with Telemetry(gpu_trace=source, record=record) as telemetry:
+            until(telemetry.states, "a state")
+            edges = [telemetry.edge(mark) for mark in ("round", "round_end")]
+            telemetry.fresh()
+            seen = {sample.gpu for sample in telemetry.samples()}
+            heard.append((seen, telemetry.states()[0].processes, [edge and edge.mark for edge in edges]))
+    assert heard[0] == heard[1]
+    assert heard[0][1] == ({7: 300},)
+    assert (reading(3),) in heard[0][0]
+
+
+def test_edges_count_energy_between_them(tmp_path: Path) -> None:
+    trace = write_trace(tmp_path / "trace.jsonl", ["round", reading(1, power_w=500.0), "round_end", reading(1)])
+    with Telemetry(gpu_trace=trace) as telemetry:
+        edges = [telemetry.edge("round")]
+        time.sleep(0.3)
+        edges.append(telemetry.edge("round_end"))
+    counters = [each.energy_j for each in edges if each]
+    (first_j,), (last_j,) = [each for each in counters if each]
+    first, last = edges
+    assert first is not None
+    assert last is not None
+    passed_s = (last.stamp_ns - first.stamp_ns) / 1e9
+    assert (last_j or 0) - (first_j or 0) == pytest.approx(500 * passed_s)
+
+
+def test_a_sampler_that_hangs_holds_nothing_up(tmp_path: Path) -> None:
+    with Telemetry(gpu_trace=write_trace(tmp_path / "trace.jsonl", [reading(1)])) as telemetry:
+        assert telemetry.fresh() is not None
+        (sampler,) = [each for each in psutil.Process().children() if "enginebench.measure.sampler" in each.cmdline()]
+        sampler.suspend()  # as in a call of the driver that does not return
+        assert telemetry.edge("round_end", timeout_s=0.2) is None
+        assert telemetry.fresh(timeout_s=0.2) is None
+    assert telemetry.samples()
+
+
+def test_a_file_that_is_no_trace_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "trace.jsonl").write_text("[700]\n")
+    with pytest.raises(WorkerError, match=r"--gpu-trace .*trace\.jsonl' to see why"):
+        Telemetry(gpu_trace=tmp_path / "trace.jsonl").start()
+
+
 def test_phases_of_a_session(tmp_path: Path) -> None:
-    trace = tmp_path / "trace.jsonl"
-    trace.write_text("[700]\n")
+    trace = write_trace(
+        tmp_path / "trace.jsonl",
+        ["before_load", reading(600), "after_load", reading(700), "after_unload", reading(650)],
+    )
     with Telemetry(gpu_trace=trace) as telemetry, holding(64) as pid:
         phases = MemoryPhases(telemetry)
         phases.before_load()
@@ -126,14 +177,16 @@ def test_phases_of_a_session(tmp_path: Path) -> None:
         telemetry.watch("server", pid)
         until(lambda: "server" in roles(telemetry), "the next session")
         assert phases.as_json() == ended
-    assert ended["gpu"] == {"before_load": 700, "after_load": 700, "peak": 700, "after_unload": 700}
+    assert ended["gpu"] == {"before_load": 600, "after_load": 700, "peak": 700, "after_unload": 650}
     assert set(ended["host"]) == {"engine"}
     assert ended["host"]["engine"]["before_load"] is None
     assert ended["host"]["engine"]["peak"] >= ended["host"]["engine"]["after_load"] > 64 * MIB
 
 
 def test_peaks_are_of_all_gpus_together_and_of_each_role() -> None:
-    samples = [Sample(1, {"engine": 5}, (1, 9)), Sample(2, {"engine": 3, "server": 2}, (8, 1)), Sample(3, {}, None)]
+    one, two = (reading(1), reading(9)), (reading(8), reading(1))
+    samples = [Sample(1, {"engine": 5}, one), Sample(2, {"engine": 3, "server": 2}, two), Sample(3, {}, None)]
+    assert Sample(4, {}, (reading(5), reading(None))).gpu_used is None
     assert peaks(samples) == {"gpu_peak_bytes": 10, "host_peak_bytes": {"engine": 5, "server": 2}}
     assert peaks([]) == {"gpu_peak_bytes": None, "host_peak_bytes": {}}
 

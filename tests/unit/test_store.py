@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from enginebench.errors import RunError
+from enginebench.measure.gpu_trace import GpuReading
 from enginebench.measure.metrics import cell_metrics
 from enginebench.measure.telemetry import Sample
 from enginebench.store import SCHEMA, RunStore, load_run
@@ -93,9 +94,11 @@ def test_a_run_can_be_read_while_it_is_written(tmp_path: Path) -> None:
 def test_no_temporary_file_is_left(tmp_path: Path) -> None:
     store = RunStore.create(tmp_path, HEADER)
     store.write_cell("a", result(), ROUNDS)
-    store.write_telemetry([Sample(1, {"engine": 5}, None), Sample(2, {"engine": 6, "server": 7}, (8, 9))])
+    gpus = (GpuReading(8), GpuReading(9, power_w=300.5))
+    store.write_telemetry([Sample(1, {"engine": 5}, None), Sample(2, {"engine": 6, "server": 7}, gpus)])
     assert names(store.directory) == {
-        "run.json", "cells/a/requests.parquet", "cells/a/chunks.parquet", "telemetry/memory.parquet"
+        "run.json", "cells/a/requests.parquet", "cells/a/chunks.parquet", "telemetry/memory.parquet",
+        "telemetry/gpu.parquet",
     }  # fmt: skip
     rows = pq.read_table(store.directory / "telemetry" / "memory.parquet").to_pylist()
     assert [tuple(row.values()) for row in rows] == [
@@ -105,6 +108,10 @@ def test_no_temporary_file_is_left(tmp_path: Path) -> None:
         (2, "gpu", "0", 8),
         (2, "gpu", "1", 9),
     ]
+    of_gpus = pq.read_table(store.directory / "telemetry" / "gpu.parquet").to_pylist()
+    assert [(row["stamp_ns"], row["gpu"], row["used_bytes"], row["power_w"]) for row in of_gpus] == [
+        (2, 0, 8, None), (2, 1, 9, 300.5)
+    ]  # fmt: skip
 
 
 def test_telemetry_without_samples_is_an_empty_table(tmp_path: Path) -> None:

@@ -1,8 +1,10 @@
-"""The process that samples memory: ``python -m enginebench.measure.sampler``. ``telemetry`` says what its numbers mean.
+"""The process that samples: ``python -m enginebench.measure.sampler``. ``telemetry`` says what its numbers mean.
 
-Commands come as JSON lines on standard input, ``{"watch": role, "pid": pid}`` and ``{"unwatch": role}``; samples leave
-as JSON lines on standard output, ``[stamp_ns, {role: bytes}, [bytes of each GPU] or null]``. The end of the input ends
-it. This module and ``environment`` alone know pynvml.
+Commands come as JSON lines on standard input: ``{"watch": role, "pid": pid}``, ``{"unwatch": role}`` and
+``{"edge": number, "mark": name}``. What it says leaves as JSON lines on standard output: a greeting with the facts of
+each GPU, then samples ``[stamp_ns, {role: bytes}, [a row of gpu_trace.COLUMNS for each GPU] or null]``, once a second a
+state of the GPUs, and an edge for each that is asked for. The end of the input ends it. ``--record FILE`` writes the
+same lines to a file, which is a trace for ``--gpu-trace FILE``: ``sleep 30 | python -m … --record FILE``.
 """
 
 import argparse
@@ -12,74 +14,41 @@ import select
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from itertools import chain, repeat
+from itertools import chain
 from pathlib import Path
-from typing import Any, Protocol
+from typing import IO, Any, Protocol
 
 import psutil
 
 from enginebench.clock import now_ns
+from enginebench.errors import WorkerError
+from enginebench.measure.gpu_trace import COLUMNS, SCHEMA, GpuFacts, TraceReader
+from enginebench.measure.nvml import NvmlReader
 
 LOOK_SHARE, SAMPLE_SHARE = 0.002, 0.006
 """Of a core: what looking up descendants and what sampling may cost; together below 1% with the waking up."""
+
+STATE_PERIOD_S = 1.0
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
 class GpuReader(Protocol):
-    """Where used memory of GPUs comes from."""
+    """Where it is known what GPUs do."""
 
-    uuids: tuple[str, ...] | None
+    gpus: tuple[GpuFacts, ...] | None
     reason: str | None
 
-    def used(self) -> list[int] | None:
-        """Used bytes of each GPU; None without one."""
+    def read(self, stamp_ns: int) -> list[list[Any]] | None:
+        """What each GPU says, in the order of ``COLUMNS``; None without one."""
 
+    def state(self) -> tuple[list[Any], list[Any]]:
+        """Processes of each GPU, and the events since the last call."""
 
-class NvmlReader:
-    """The GPUs of this machine."""
-
-    def __init__(self) -> None:
-        import pynvml
-
-        self._nvml = pynvml
-        self._handles: list[Any] = []
-        self.uuids: tuple[str, ...] | None = None
-        self.reason: str | None = None
-        try:
-            pynvml.nvmlInit()
-            self._handles = [pynvml.nvmlDeviceGetHandleByIndex(index) for index in range(pynvml.nvmlDeviceGetCount())]
-            self.uuids = tuple(pynvml.nvmlDeviceGetUUID(handle) for handle in self._handles) or None
-        except pynvml.NVMLError as error:
-            self.reason = f"no GPU ({error})"
-
-    def used(self) -> list[int] | None:
-        """Used bytes of each GPU, without what the driver reserves; 6 µs a GPU."""
-        if self.uuids is None:
-            return None
-        try:
-            return [int(self._memory(handle).used) for handle in self._handles]
-        except self._nvml.NVMLError:  # a GPU that fell off the bus: no value, not zero
-            return None
-
-    def _memory(self, handle: Any) -> Any:
-        return self._nvml.nvmlDeviceGetMemoryInfo(handle, version=self._nvml.nvmlMemory_v2)
-
-
-class TraceReader:
-    """A recorded trace: one JSON list a line."""
-
-    def __init__(self, path: Path) -> None:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        self._rows: Iterator[list[int]] = chain(rows, repeat(rows[-1]))
-        self.uuids: tuple[str, ...] | None = tuple(f"trace-{index}" for index in range(len(rows[0])))
-        self.reason: str | None = None
-
-    def used(self) -> list[int] | None:
-        """The next row of the trace."""
-        return next(self._rows)
+    def edge(self, mark: str, stamp_ns: int) -> dict[str, Any]:
+        """What takes milliseconds to read: ``energy_j`` and ``ecc_uncorrected`` of each GPU."""
 
 
 class Trees:
@@ -156,19 +125,73 @@ class Commands:
         return [json.loads(line) for line in lines] if data else None
 
 
-def sample_until_end(gpus: GpuReader, period_s: float, commands: Commands) -> None:
-    """Write a sample every ``period_s``, or less often where a sample costs more than its share of a core."""
-    trees = Trees()
-    next_s = time.monotonic()
-    while (arrived := commands.within(max(0.0, next_s - time.monotonic()))) is not None:
-        for command in arrived:
-            trees.command(command)
-        if time.monotonic() < next_s:
-            continue
-        trees.look()
+class Voice:
+    """Standard output, and the file of a recording."""
+
+    def __init__(self, record: IO[str] | None) -> None:
+        self._record = record
+
+    def say(self, line: Any) -> None:
+        """One line."""
+        text = json.dumps(line, separators=(",", ":"))
+        print(text, flush=True)
+        if self._record is not None:
+            self._record.write(text + "\n")
+
+
+class Sampler:
+    """Says what there is to say, when it is time to."""
+
+    def __init__(self, gpus: GpuReader, period_s: float, voice: Voice) -> None:
+        self._gpus = gpus
+        self._period_s = period_s
+        self._voice = voice
+        self._trees = Trees()
+        self._next_s = time.monotonic()
+        self._next_state_s = self._next_s
+
+    def until_end(self, commands: Commands) -> None:
+        """Sample until there are no more commands."""
+        while (arrived := commands.within(max(0.0, self._next_s - time.monotonic()))) is not None:
+            for command in arrived:
+                self._follow(command)
+            if time.monotonic() >= self._next_s:
+                self._sample()
+
+    def _follow(self, command: Mapping[str, Any]) -> None:
+        if "edge" in command:
+            stamp_ns = now_ns()
+            counters = self._gpus.edge(command["mark"], stamp_ns)
+            line = {"edge": command["edge"], "mark": command["mark"], "stamp_ns": stamp_ns, **counters, **_host()}
+            self._voice.say(line)
+        else:
+            self._trees.command(command)
+
+    def _sample(self) -> None:
+        """A sample, or fewer of them where one costs more than its share of a core."""
+        self._trees.look()
         started_s = time.thread_time()
-        print(json.dumps([now_ns(), trees.resident(), gpus.used()]), flush=True)
-        next_s = time.monotonic() + max(period_s, (time.thread_time() - started_s) / SAMPLE_SHARE)
+        stamp_ns = now_ns()
+        self._voice.say([stamp_ns, self._trees.resident(), self._gpus.read(stamp_ns)])
+        if self._gpus.gpus is not None and time.monotonic() >= self._next_state_s:
+            self._next_state_s = time.monotonic() + STATE_PERIOD_S
+            processes, events = self._gpus.state()
+            self._voice.say({"stamp_ns": stamp_ns, "processes": processes, "events": events})
+        self._next_s = time.monotonic() + max(self._period_s, (time.thread_time() - started_s) / SAMPLE_SHARE)
+
+
+def _host() -> dict[str, Any]:
+    """Counters of the host since it started: time of the cores that this process may use, and swapped bytes."""
+    cores = os.sched_getaffinity(0)
+    times = [each for core, each in enumerate(psutil.cpu_times(percpu=True)) if core in cores]
+    # "guest" is a part of "user", and so on
+    total_s = sum(sum(each[:8]) for each in times)
+    swap = psutil.swap_memory()
+    return {
+        "cpu_busy_s": total_s - sum(each.idle + getattr(each, "iowait", 0.0) for each in times),
+        "cpu_total_s": total_s,
+        "swapped_bytes": swap.sin + swap.sout,
+    }
 
 
 def main() -> None:
@@ -176,12 +199,18 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the harness decides when sampling ends
     parser = argparse.ArgumentParser(prog="python -m enginebench.measure.sampler", description=__doc__)
     parser.add_argument("--period", type=float, default=0.05, metavar="SECONDS")
-    parser.add_argument("--gpu-trace", type=Path, metavar="FILE")
+    parser.add_argument("--gpu-trace", type=Path, metavar="FILE", help="play this trace instead of asking NVML")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="keep what is said as a trace")
     options = parser.parse_args()
-    gpus: GpuReader = TraceReader(options.gpu_trace) if options.gpu_trace else NvmlReader()
-    print(json.dumps({"gpus": gpus.uuids, "reason": gpus.reason}), flush=True)
+    try:
+        gpus: GpuReader = TraceReader(options.gpu_trace) if options.gpu_trace else NvmlReader()
+        record = options.record.open("w", encoding="utf-8") if options.record else None
+    except (WorkerError, OSError) as error:
+        sys.exit(str(error))
+    voice = Voice(record)
+    voice.say({"schema": SCHEMA, "columns": COLUMNS, "gpus": gpus.gpus, "reason": gpus.reason})
     with suppress(BrokenPipeError):
-        sample_until_end(gpus, options.period, Commands(sys.stdin.fileno()))
+        Sampler(gpus, options.period, voice).until_end(Commands(sys.stdin.fileno()))
 
 
 if __name__ == "__main__":

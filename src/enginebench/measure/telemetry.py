@@ -1,9 +1,10 @@
-"""Memory over time: resident memory of process trees, by role, and used memory of the GPUs, about 20 times a second.
+"""What hosts and GPUs do over time: resident memory of process trees, by role, and what each GPU says of itself.
 
-A process of its own takes the samples, so that the interpreter that drives a round never waits for them; a thread of
-the harness reads them from a pipe. The sampler keeps below 1% of a core by stretching its period where reading is dear.
-Resident memory counts pages that processes share once for each of them; nothing is asked of NVML that takes longer
-than some microseconds.
+A process of its own takes about 20 samples a second, so that the interpreter that drives a round never waits for them;
+a thread of the harness reads them from a pipe. The sampler keeps below 1% of a core by stretching its period where
+reading is dear. Resident memory counts pages that processes share once for each of them. What takes NVML longer than
+some microseconds is read on demand, as an edge, before and after a round. A call that never returns holds up the
+sampler, and nothing else: what follows has no samples.
 """
 
 import json
@@ -18,40 +19,57 @@ from typing import IO, Any
 
 from enginebench.clock import now_ns
 from enginebench.errors import WorkerError
+from enginebench.measure.gpu_trace import Edge, GpuFacts, GpuReading, GpuState, read_edge, read_reading, read_state
 
 START_TIMEOUT_S = 30.0
 FRESH_TIMEOUT_S = 5.0
+EDGE_TIMEOUT_S = 1.0
+STOP_TIMEOUT_S = 2.0
+PERIOD_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was used at one moment, bytes."""
+    """What was used at one moment, bytes, and what the GPUs did."""
 
     stamp_ns: int
     host: Mapping[str, int]  # by role; a role whose processes are gone is missing
-    gpu: tuple[int, ...] | None  # of each GPU; None without one
+    gpu: tuple[GpuReading, ...] | None  # of each GPU; None without one
+
+    @property
+    def gpu_used(self) -> tuple[int, ...] | None:
+        """Used bytes of each GPU; None without one, and when one does not tell."""
+        used = [each.used_bytes for each in self.gpu or ()]
+        known = tuple(each for each in used if each is not None)
+        return known if known and len(known) == len(used) else None
 
     def rows(self) -> list[tuple[str, str, int]]:
         """(kind, owner, bytes) for each role and GPU."""
-        gpu = [("gpu", str(index), used) for index, used in enumerate(self.gpu or ())]
+        gpu = [("gpu", str(index), used) for index, used in enumerate(self.gpu_used or ())]
         return [("host", role, used) for role, used in self.host.items()] + gpu
 
 
 class Telemetry:
     """The sampler process and what it has said so far. Use as a context manager, or ``start`` and ``stop``.
 
-    ``gpu_trace``: a file with one JSON list a line, the used bytes of each GPU, played back instead of asking NVML
-    (one line a sample, the last one for ever): a recorded trace for machines without a GPU.
+    ``gpu_trace``: a recorded trace that is played back instead of asking NVML, for machines without a GPU.
+    ``record``: where a trace is written, for that use.
     """
 
-    def __init__(self, gpu_trace: Path | None = None, period_s: float = 0.05):
-        self._arguments = ["--period", str(period_s), *(["--gpu-trace", str(gpu_trace)] if gpu_trace else [])]
+    def __init__(self, gpu_trace: Path | None = None, period_s: float = PERIOD_S, *, record: Path | None = None):
+        self._arguments = ["--period", str(period_s)]
+        self._arguments += ["--gpu-trace", str(gpu_trace)] if gpu_trace else []
+        self._arguments += ["--record", str(record)] if record else []
         self._process: subprocess.Popen[str] | None = None
         self._reader: threading.Thread | None = None
         self._samples: list[Sample] = []
+        self._states: list[GpuState] = []
+        self._edges: dict[int, Edge] = {}
+        self._asked = 0  # edges so far
         self._news = threading.Condition()
         self._silent = False  # the sampler has said its last word
         self.gpus: tuple[str, ...] | None = None  # their UUIDs
+        self.gpu_facts: tuple[GpuFacts, ...] = ()  # what does not change
         self.gpu_reason: str | None = None  # why there are none
 
     def __enter__(self) -> "Telemetry":
@@ -71,11 +89,10 @@ class Telemetry:
         greeting = self._process.stdout.readline()
         if not greeting:
             self.stop()
-            raise WorkerError(
-                "The telemetry sampler did not start: run 'python -m enginebench.measure.sampler' to see why."
-            )
+            raise WorkerError(f"The telemetry sampler did not start: run '{' '.join(command[1:])}' to see why.")
         hello = json.loads(greeting)
-        self.gpus = None if hello["gpus"] is None else tuple(hello["gpus"])
+        self.gpu_facts = tuple(hello["gpus"] or ())
+        self.gpus = tuple(gpu["uuid"] for gpu in self.gpu_facts) or None
         self.gpu_reason = hello["reason"]
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), name="telemetry", daemon=True)
         self._reader.start()
@@ -89,13 +106,14 @@ class Telemetry:
         with suppress(OSError):
             process.stdin.close()  # the end of its input ends it
         try:
-            process.wait(2)
+            process.wait(STOP_TIMEOUT_S)
         except subprocess.TimeoutExpired:
             process.kill()
-            process.wait()
+            with suppress(subprocess.TimeoutExpired):  # a call of the driver that nothing interrupts
+                process.wait(STOP_TIMEOUT_S)
         if self._reader is not None:
-            self._reader.join(2)
-        if process.stdout is not None:
+            self._reader.join(STOP_TIMEOUT_S)
+        if process.stdout is not None and not (self._reader and self._reader.is_alive()):
             process.stdout.close()
 
     def watch(self, role: str, pid: int) -> None:
@@ -115,6 +133,26 @@ class Telemetry:
                 if since_ns <= each.stamp_ns and (until_ns or each.stamp_ns) >= each.stamp_ns
             ]
 
+    def states(self, since_ns: int = 0, until_ns: int | None = None) -> list[GpuState]:
+        """The states of the GPUs between these stamps, as for ``samples``."""
+        with self._news:
+            return [
+                each
+                for each in self._states
+                if since_ns <= each.stamp_ns and (until_ns or each.stamp_ns) >= each.stamp_ns
+            ]
+
+    def edge(self, mark: str, timeout_s: float = EDGE_TIMEOUT_S) -> Edge | None:
+        """Read what is dear, now: 4 ms on a GPU. None when the sampler does not answer in time."""
+        if self._process is None:
+            return None
+        self._asked += 1
+        number = self._asked
+        self._send({"edge": number, "mark": mark})
+        with self._news:
+            self._news.wait_for(lambda: self._silent or number in self._edges, timeout_s)
+            return self._edges.pop(number, None)
+
     @property
     def silent(self) -> bool:
         """Whether the sampler has died: what follows has no memory."""
@@ -133,7 +171,7 @@ class Telemetry:
         if self.gpus is None:
             return None
         sample = self.fresh()
-        return sample.gpu if sample else None
+        return sample.gpu_used if sample else None
 
     @property
     def _newest_ns(self) -> int:
@@ -149,22 +187,31 @@ class Telemetry:
     def _read(self, stream: IO[str]) -> None:
         with suppress(ValueError, OSError):  # half a line, or a closed pipe, when the sampler goes
             for line in stream:
-                stamp_ns, host, gpu = json.loads(line)
+                said = json.loads(line)
                 with self._news:
-                    self._samples.append(Sample(stamp_ns, host, None if gpu is None else tuple(gpu)))
+                    self._hear(said)
                     self._news.notify_all()
         with self._news:
             self._silent = True
             self._news.notify_all()
 
+    def _hear(self, said: Any) -> None:
+        if isinstance(said, list):
+            stamp_ns, host, gpu = said
+            self._samples.append(Sample(stamp_ns, host, None if gpu is None else tuple(map(read_reading, gpu))))
+        elif "edge" in said:
+            self._edges[said["edge"]] = read_edge(said)
+        else:
+            self._states.append(read_state(said))
+
 
 def peaks(samples: Sequence[Sample]) -> dict[str, Any]:
     """The most used at once, as a cell stores it: by all GPUs together (None without), and by role on the host."""
-    gpu = [sum(sample.gpu) for sample in samples if sample.gpu is not None]
+    gpu = [sum(used) for sample in samples if (used := sample.gpu_used) is not None]
     host: dict[str, int] = {}
     for sample in samples:
-        for role, used in sample.host.items():
-            host[role] = max(used, host.get(role, 0))
+        for role, resident in sample.host.items():
+            host[role] = max(resident, host.get(role, 0))
     return {"gpu_peak_bytes": max(gpu, default=None), "host_peak_bytes": host}
 
 
@@ -179,15 +226,18 @@ class MemoryPhases:
 
     def before_load(self) -> None:
         """Nothing of the session is there yet."""
+        self._telemetry.edge("before_load")
         self._phases["before_load"] = self._telemetry.fresh()
         self._started_ns = now_ns()
 
     def after_load(self) -> None:
         """The engine is loaded and has served nothing."""
+        self._telemetry.edge("after_load")
         self._phases["after_load"] = self._telemetry.fresh()
 
     def after_unload(self) -> None:
         """The session and its processes are gone."""
+        self._telemetry.edge("after_unload")
         self._phases["after_unload"] = self._telemetry.fresh()
         self._ended_ns = now_ns()
 
@@ -202,7 +252,8 @@ class MemoryPhases:
 
     def _gpu(self, phase: str) -> int | None:
         sample = self._phases.get(phase)
-        return sum(sample.gpu) if sample is not None and sample.gpu is not None else None
+        used = sample.gpu_used if sample is not None else None
+        return None if used is None else sum(used)
 
     def _host(self, role: str, peak: int) -> dict[str, int | None]:
         before, after = (self._phases.get(phase) for phase in ("before_load", "after_load"))
