@@ -46,6 +46,7 @@ KEEPERS = {
     "pyarrow": {"store_tables"},
     "pydantic": {"plan.scenario", "plan.keys", "plan.load_keys", "plan.prompt_keys"},
     "httptools": {"runtimes.http_connection"},
+    "torch": {"reference.torch_ops", "reference.cuda"},
     "mpi4py": {"measure.ranks", "runtimes.tensorrt_llm.all_ranks"},
 }
 
