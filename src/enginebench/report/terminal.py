@@ -6,18 +6,22 @@ The page holds everything; the table holds what people compare first.
 import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from enginebench.report import trust
+from enginebench.report.cells import cells_of
+from enginebench.report.sparkline import sparkline
+from enginebench.report.summary import verdict
 from enginebench.store import load_run
 
 NO_VALUE = "—"
 MIN_WIDTH = 150
 """Lines that a narrow terminal breaks can still be read; numbers that are cut off cannot."""
+LEVEL_STYLES = {"good": "bold green", "warn": "bold yellow", "bad": "bold red"}
 COLUMNS = (
     ("TTFT", "ttft", "ms"),
     ("TPOT", "tpot", "ms"),
@@ -48,13 +52,20 @@ def headline(cell: Mapping[str, Any]) -> str:
 
 
 def summary_text(run_dir: Path, *, width: int, colour: bool) -> str:
-    """The table of all cells of a stored run, what became of the others, and where the page is."""
+    """A stored run: its verdict, the table of all cells, what became of the others, and where the page is.
+
+    Raises:
+        RunError: there is no readable run.
+    """
     loaded = load_run(run_dir)
     run = loaded.data
     target = io.StringIO()
-    wide = max(width, MIN_WIDTH)
-    console = Console(file=target, width=wide, force_terminal=colour, no_color=not colour, highlight=False)
+    console = console_on(target, max(width, MIN_WIDTH), colour)
     console.print(_title(run))
+    said = verdict(run, cells_of(run))
+    console.print(Text(said.headline, style=LEVEL_STYLES[said.level]), soft_wrap=True)
+    for note in said.notes:
+        console.print(Text(f"  {note}"), soft_wrap=True)
     console.print(_table(run))
     console.print("p50 over the requests of all measured rounds; tokens/s over their wall time.", style="dim")
     for cell_id, cell in run["cells"].items():
@@ -64,6 +75,11 @@ def summary_text(run_dir: Path, *, width: int, colour: bool) -> str:
             console.print(Text(f"{cell_id}: {finding}"), soft_wrap=True)
     console.print(Text(f"page: {loaded.directory / 'report.html'}"), soft_wrap=True)
     return target.getvalue()
+
+
+def console_on(target: IO[str], width: int, colour: bool) -> Console:
+    """A console that writes to ``target`` in ``width`` columns, in colour or without."""
+    return Console(file=target, width=width, force_terminal=colour, no_color=not colour, highlight=False)
 
 
 def _title(run: Mapping[str, Any]) -> Text:
@@ -82,6 +98,7 @@ def _table(run: Mapping[str, Any]) -> Table:
     table.add_column("slip\nmax ms", justify="right", no_wrap=True)
     table.add_column("peak\nmemory", justify="right", no_wrap=True)
     table.add_column("client\nerror", justify="right", no_wrap=True)
+    table.add_column("tokens/s\nby round", no_wrap=True)
     for cell_id in run["plan"]["cells"]:
         cell = run["cells"].get(cell_id)
         if cell is None:
@@ -90,7 +107,8 @@ def _table(run: Mapping[str, Any]) -> Table:
             table.add_row(cell_id, cell["status"].replace("_", " "))
         else:
             values = [_value(cell, name, unit, with_unit=False) for _, name, unit in COLUMNS]
-            table.add_row(cell_id, *values, _slip(cell), _memory(cell["memory"]), trust.error_words(cell) or NO_VALUE)
+            rest = (_slip(cell), _memory(cell["memory"]), trust.error_words(cell) or NO_VALUE, _by_round(cell))
+            table.add_row(cell_id, *values, *rest)
     return table
 
 
@@ -101,6 +119,11 @@ def _value(cell: Mapping[str, Any], name: str, unit: str, *, with_unit: bool = T
         return NO_VALUE
     text = f"{value * 1e3 if unit == 'ms' else value:,.1f}"
     return f"{text} {unit}" if with_unit else text
+
+
+def _by_round(cell: Mapping[str, Any]) -> str:
+    """The rounds against each other, from zero: what looks flat is flat."""
+    return sparkline(cell["metrics"].get("output_tokens_per_s", {}).get("per_round", ()), low=0.0, width=20)
 
 
 def _slip(cell: Mapping[str, Any]) -> str:

@@ -1,0 +1,103 @@
+"""The page of all runs in ``reports/``: one row each, the latest first, with a link to its page.
+
+Written from the runs' records as they are now; a record that cannot be read has a row that says so.
+"""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from enginebench.errors import RunError
+from enginebench.report.cells import Json, cells_of
+from enginebench.report.page import render
+from enginebench.report.summary import REFERENCE_LABEL, date, hardware, is_reference, verdict
+from enginebench.report.units import DASH, count
+from enginebench.run_lookup import all_runs
+from enginebench.store import load_run, write_text
+
+INDEX = Path("reports") / "index.html"
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRow:
+    """One run. ``link``: its page relative to the index, or None without one."""
+
+    run_id: str
+    link: str | None
+    date: str
+    build: str
+    engine: str  # what made the numbers, and on what
+    chosen: str  # the set, or the scenarios
+    cells: str
+    level: str  # of the verdict: good, warn or bad
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexPage:
+    """The page of all runs."""
+
+    title: str
+    subtitle: str
+    rows: tuple[IndexRow, ...]
+
+    @property
+    def nav(self) -> tuple[tuple[str, str], ...]:
+        """Anchor and title of every part."""
+        return (("runs", "Runs"),)
+
+    @property
+    def draws(self) -> bool:
+        """Whether there is any figure."""
+        return False
+
+
+def write_index(root: Path) -> Path:
+    """Write ``root``/reports/index.html from the runs in ``root``/reports/runs, and return its path.
+
+    Raises:
+        RunError: the page cannot be written.
+    """
+    target = root / INDEX
+    rows = tuple(_row(run, target.parent) for run in reversed(all_runs(root)))
+    page = IndexPage("enginebench runs", f"{count(len(rows), 'run')}, the latest first", rows)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    write_text(target, render("index.html.j2", page, {"runs": [row.run_id for row in rows]}))
+    return target
+
+
+def _row(directory: Path, base: Path) -> IndexRow:
+    page = directory / "report.html"
+    link = Path(os.path.relpath(page, base)).as_posix() if page.is_file() else None
+    try:
+        run = load_run(directory).data
+        cells = cells_of(run)
+    except RunError as error:
+        return IndexRow(directory.name, link, DASH, DASH, "", DASH, DASH, "bad", str(error))
+    said = verdict(run, cells)
+    planned = run["plan"]["cells"]
+    measured = sum(cell.measured for cell in cells)
+    return IndexRow(
+        run_id=run["id"],
+        link=link,
+        date=date(run["created"]),
+        build=run["build"]["name"],
+        engine=", ".join(_engine(run)),
+        chosen=_chosen(run),
+        cells=f"{measured:,} of {len(planned):,}",
+        level=said.level,
+        verdict=said.headline,
+    )
+
+
+def _engine(run: Json) -> Iterator[str]:
+    yield REFERENCE_LABEL if is_reference(run) else f"TensorRT-LLM {run['build'].get('version') or ''}".strip()
+    if where := hardware(run["environment"]):
+        yield where
+
+
+def _chosen(run: Json) -> str:
+    if run["plan"].get("set"):
+        return f"set {run['plan']['set']}"
+    return ", ".join(run["plan"].get("scenarios") or ()) or DASH
