@@ -41,14 +41,26 @@ BENCH_OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "action": "append",
         "default": [],
         "metavar": "KEY=VALUE",
-        "help": "a setting of the engine on the path direct: kv_cache_tokens, kv_cache_fraction, scheduler_policy, "
-        "chunked_context=on, adapter; may be repeated (docs/tensorrt-llm.md)",
+        "help": "a setting of the engine, in process and in a server that is started: kv_cache_tokens, "
+        "kv_cache_fraction, scheduler_policy, chunked_context=on, adapter; may be repeated (docs/tensorrt-llm.md)",
     },
     "--rounds": {"type": int, "metavar": "N", "help": "measured rounds a cell, in place of the scenario's"},
     "--triton-url": {
         "metavar": "URL",
         "help": "send the server paths to this running Triton server, e.g. http://127.0.0.1:8000, "
         "instead of starting one",
+    },
+    "--templates": {
+        "type": Path,
+        "metavar": "DIR",
+        "help": "a checkout of tensorrtllm_backend or TensorRT-LLM whose all_models Triton is started with for a "
+        "TensorRT-LLM build (default: where images have them, /app/all_models and others)",
+    },
+    "--set": {
+        "action": "append",
+        "default": [],
+        "metavar": "MODEL.VARIABLE=VALUE",
+        "help": "fill this variable of those templates with a value of your own; may be repeated",
     },
     "--openai-url": {
         "metavar": "URL",

@@ -39,6 +39,7 @@ class Bench:
     plan: "Plan | None" = None
     shards: "ShardCount" = 1
     attached: "Attached | None" = None
+    warnings: Sequence[str] = ()  # of the server that will be started
     campaign: "Campaign | None" = None  # made when the first cell runs
 
 
@@ -117,24 +118,35 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
     from enginebench.builds.tokenizer import open_tokenizer
-    from enginebench.run.attached import Attached
     from enginebench.run.builds import build_from_option
     from enginebench.run.clients import read_shards
     from enginebench.run.direct import read_settings
+    from enginebench.run.managed import check_own_server
     from enginebench.run.plan import make_plan
 
+    paths = [cell.path for cell in cells]
     assert bench.selection is not None
     if config.option.rounds is not None and config.option.rounds < 1:
         raise EnginebenchError(f"--rounds {config.option.rounds} is not possible; give 1 or more.")
     option = config.option
     bench.shards = read_shards(option.shards, cells)
-    bench.attached = Attached(option.triton_url, option.openai_url, option.openai_model)
-    bench.attached.check([cell.path for cell in cells])
+    bench.attached = _attached(option, paths)
     build = build_from_option(option.build, config.rootpath, option.tokenizer, option.trust_remote_code)
-    engine = read_settings(option.engine, build, [cell.path for cell in cells])
-    return make_plan(
+    bench.attached.check(paths, build.kind)
+    engine = read_settings(option.engine, build, [path for path in paths if not bench.attached.url_of(path)])
+    plan = make_plan(
         build, open_tokenizer(build), bench.selection, cells, bench.expansion.left_out, option.rounds, engine=engine
     )
+    bench.warnings = check_own_server(plan, bench.attached, paths)
+    return plan
+
+
+def _attached(option: Any, paths: Sequence[str]) -> "Attached":
+    from enginebench.run.attached import Attached, OwnServer
+    from enginebench.server.filling import read_overrides
+
+    own = OwnServer(option.templates, read_overrides(option.set), bls="bls" in paths)
+    return Attached(option.triton_url, option.openai_url, option.openai_model, own)
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
@@ -147,7 +159,7 @@ def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
     not_applicable = {planned.cell.id: planned.not_applicable for planned in plan.cells if planned.not_applicable}
     ids = [planned.cell.id for planned in plan.cells]
     lines = plan_lines(plan.build.name, ids, not_applicable, plan.left_out, plan.estimate_s)
-    return lines + [f"! {concern}" for concern in concerns(plan.build)]
+    return lines + [f"! {concern}" for concern in (*concerns(plan.build), *config.stash[BENCH].warnings)]
 
 
 def _bench_items(items: Sequence[pytest.Item]) -> list[pytest.Function]:

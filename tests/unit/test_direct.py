@@ -118,9 +118,9 @@ def test_what_an_engine_cannot_be_told_is_refused_in_one_sentence(
     assert str(caught.value).count(". ") == 0
 
 
-def test_settings_without_the_direct_path_are_refused() -> None:
-    with pytest.raises(BuildError, match="without the path direct"):
-        read_settings(["kv_cache_tokens=9"], ENGINE, ["ensemble"])
+def test_settings_without_an_engine_of_our_own_are_refused() -> None:
+    with pytest.raises(BuildError, match="a server that runs already keeps its own"):
+        read_settings(["kv_cache_tokens=9"], ENGINE, [])
 
 
 def test_who_cannot_reuse_a_kv_cache_says_so() -> None:

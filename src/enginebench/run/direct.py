@@ -47,7 +47,7 @@ LLM_ARGUMENTS = {
 
 
 def read_settings(texts: Sequence[str], build: Build, paths: Collection[str] = ("direct",)) -> dict[str, Any]:
-    """Read the values of ``--engine``, each KEY=VALUE, for the engine of ``build``, which cells reach by ``paths``.
+    """Read the values of ``--engine``, each KEY=VALUE, for the engine of ``build``, which is started for ``paths``.
 
     Raises:
         BuildError: a text is not of that form, or no engine can be told.
@@ -61,8 +61,8 @@ def read_settings(texts: Sequence[str], build: Build, paths: Collection[str] = (
         given[key] = value
         if why := _cannot_be_told(build, key):
             raise BuildError(f"--engine {text} cannot be told to build {build.name}: {why}.")
-    if given and "direct" not in paths:
-        raise BuildError("--engine is of no use without the path direct, as a server keeps its own settings.")
+    if given and not paths:
+        raise BuildError("--engine is of no use here: a server that runs already keeps its own settings.")
     if given:
         settings_from(runtime_of(build, given)[1])
     return given

@@ -1,26 +1,41 @@
 """Serve a build with Triton until the user has had enough: for ``--triton-url`` and for other clients."""
 
+import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from enginebench.builds.build import Build
-from enginebench.server.launch import TritonServer
-from enginebench.server.repository import write_reference_repository
+from enginebench.report.repository import repository_text
+from enginebench.run.attached import OwnServer
+from enginebench.run.managed import prepare
 
 CHECK_EVERY_S = 0.5
 
 
-def serve(build: Build, http_port: int | None, bls_instances: int) -> None:
-    """Serve ``build`` on 127.0.0.1 until Ctrl-C.
+def serve(
+    build: Build,
+    http_port: int | None,
+    bls_instances: int,
+    own: OwnServer | None = None,
+    engine: Mapping[str, Any] | None = None,
+) -> None:
+    """Serve ``build`` on 127.0.0.1 until Ctrl-C; the first line on standard output names its URL.
+
+    What the repository of a TensorRT-LLM build was filled with goes to standard error, before anything is started.
 
     Raises:
+        BuildError: the build needs more GPUs than there are.
         ServerError: the server cannot be started, or dies.
     """
+    prepared = prepare(build, bls_instances, own or OwnServer(), engine)
+    if filled := prepared.as_json():
+        print(repository_text(filled), file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="enginebench-serve-") as scratch:
-        repository = Path(scratch) / "model_repository"
-        write_reference_repository(build, repository, bls_instances=bls_instances)
-        with TritonServer.start(repository, Path(scratch), http_port) as server:
+        print(f"Starting Triton for build {build.name} …", file=sys.stderr)
+        with prepared.start(Path(scratch) / "model_repository", Path(scratch), http_port) as server:
             print(f"{server.url} serves build {build.name} (log: {server.log_path}); Ctrl-C ends it.", flush=True)
             while True:
                 time.sleep(CHECK_EVERY_S)

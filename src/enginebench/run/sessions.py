@@ -8,7 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from enginebench.builds.build import Build
 from enginebench.builds.tokenizer import tokenizer_spec
@@ -20,8 +20,10 @@ from enginebench.measure.worker_process import Worker
 from enginebench.run.attached import Attached
 from enginebench.run.clients import ShardCount, connections_each, start_client
 from enginebench.run.direct import check_gpus, runtime_of, visible_gpus, world_of
-from enginebench.server.launch import TritonServer
-from enginebench.server.repository import write_reference_repository
+from enginebench.run.managed import Prepared, prepare
+
+if TYPE_CHECKING:
+    from enginebench.server.launch import TritonServer
 
 
 class Sessions:
@@ -51,6 +53,7 @@ class Sessions:
         self._engine = ExitStack()  # what to undo, last first, when the engine that is loaded now goes
         self._phases = MemoryPhases(telemetry)  # of that engine
         self._server: TritonServer | None = None
+        self._served: Prepared | None = None  # what that server is of
         self._worker: Client | None = None
         self._way = ("", False)  # the path, and whether the engine reuses its KV cache
         self.block = 0  # for which what is opened is opened
@@ -64,12 +67,12 @@ class Sessions:
     def use(self, path: str, kv_cache_reuse: bool = False) -> Client:
         """Return the worker that drives ``path``, opening what is missing and closing what would be in its way.
 
-        An engine that is run directly is loaded anew when ``kv_cache_reuse`` changes; a server has its own mind.
+        What is started here is loaded anew when ``kv_cache_reuse`` changes; a running server has its own mind.
 
         Raises:
             EnginebenchError: engine or server cannot be started, or died since it was used last.
         """
-        way = (path, kv_cache_reuse and path == "direct")
+        way = (path, kv_cache_reuse and not self._attached.url_of(path))
         if self._worker is not None and way == self._way:
             self.check_alive()
             return self._worker
@@ -78,11 +81,13 @@ class Sessions:
         if path == "direct":
             self._open_direct({**self._settings, "kv_cache_reuse": kv_cache_reuse})
         else:
-            self._open_on_server(path)
+            self._open_on_server(path, kv_cache_reuse)
         self._way = way
         assert self._worker is not None
         opened_s = time.monotonic() - started_s
         entry = {"path": path, "block": self.block, "facts": dict(self._worker.facts), "opened_s": opened_s}
+        if path != "direct" and self._served is not None and (filled := self._served.as_json()):
+            entry["repository"] = filled
         self._entries.append((entry, self._phases))
         return self._worker
 
@@ -123,8 +128,8 @@ class Sessions:
         self._worker.open(runtime, options)
         self._phases.after_load()
 
-    def _open_on_server(self, path: str) -> None:
-        url = self._attached.url_of(path) or self._managed_url()
+    def _open_on_server(self, path: str, kv_cache_reuse: bool) -> None:
+        url = self._attached.url_of(path) or self._managed_url(kv_cache_reuse)
         self._worker = start_client(self._shards, self._log(path))
         for pid in pids_of(self._worker):
             self._telemetry.watch("client", pid)
@@ -133,24 +138,27 @@ class Sessions:
         options |= {"url": url, "tokenizer": tokenizer_spec(self._build), "connections": connections}
         self._worker.open(runtime, options)
 
-    def _managed_url(self) -> str:
-        if self._server is not None:
+    def _managed_url(self, kv_cache_reuse: bool) -> str:
+        prepared = self._prepared(kv_cache_reuse)
+        if self._server is not None and prepared == self._served:
             self._server.check_alive()
             return self._server.url
         self._engine.close()
         self._prepare_engine()
-        repository = self._directory / "model_repository"
-        # One answers one request at a time.
-        instances = min(self._connections, self._build.limits.max_batch_size or self._connections)
-        write_reference_repository(self._build, repository, bls_instances=instances)
-        self._server = TritonServer.start(repository, self._directory / "logs")
+        self._server = prepared.start(self._directory / "model_repository", self._directory / "logs")
+        self._served = prepared
         self._engine.callback(self._stop_server)
         self._watch("server", self._server.pid)
         self._phases.after_load()
         return self._server.url
 
+    def _prepared(self, kv_cache_reuse: bool) -> Prepared:
+        gpus = visible_gpus(self._build, self._telemetry.gpus)
+        own = self._attached.own
+        return prepare(self._build, self._connections, own, self._settings, kv_cache_reuse=kv_cache_reuse, gpus=gpus)
+
     def _stop_server(self) -> None:
-        server, self._server = self._server, None
+        server, self._server, self._served = self._server, None, None
         if server is not None:
             server.stop()
 
