@@ -14,6 +14,7 @@ from enginebench import __version__
 from enginebench.build_cli import add_build
 from enginebench.doctor_cli import add_doctor
 from enginebench.errors import EnginebenchError
+from enginebench.serve_cli import add_serve
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -34,31 +35,12 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_build(commands)
     add_doctor(commands)
-    _add_serve(commands)
+    add_serve(commands)
     _add_report(commands)
     _add_calibrate(commands)
     _add_selftest(commands)
     _add_schema(commands)
     return parser
-
-
-def _add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    serve = commands.add_parser(
-        "serve", help="serve a build with Triton until Ctrl-C, for --triton-url or a client of yours"
-    )
-    serve.add_argument("--build", metavar="NAME=DIR", help="the build to serve (default: the default reference build)")
-    serve.add_argument("--port", type=int, metavar="N", help="HTTP port on 127.0.0.1 (default: a free one)")
-    serve.add_argument(
-        "--bls-instances", type=int, default=8, metavar="N", help="requests that BLS serves at a time (default: 8)"
-    )
-    serve.set_defaults(run=_serve)
-
-
-def _serve(options: argparse.Namespace) -> None:
-    from enginebench.run.builds import build_from_option
-    from enginebench.run.serve import serve
-
-    serve(build_from_option(options.build, Path.cwd()), http_port=options.port, bls_instances=options.bls_instances)
 
 
 def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from enginebench.report.cells import Json, cells_of
 from enginebench.report.curves import load_section
 from enginebench.report.facts import facts, memory_section
+from enginebench.report.repository import repository_section
 from enginebench.report.sections import Maker, gather
 from enginebench.report.summary import cards, date, subtitle, title, verdict
 from enginebench.report.tables import anchors_of, findings, matrix, metric_table, percentiles, rounds
@@ -14,6 +15,7 @@ from enginebench.report.view import Page
 SECTIONS: tuple[Maker, ...] = (
     load_section,
     memory_section,
+    repository_section,
 )
 """The parts below the table of cells, top to bottom. Each is left out where it has nothing to say."""
 
