@@ -110,6 +110,14 @@ def _add_selftest(commands: "argparse._SubParsersAction[argparse.ArgumentParser]
     )
     client.add_argument("--out", type=Path, metavar="FILE", help="keep the figures as JSON")
     client.set_defaults(run=_selftest_client)
+    gate = parts.add_parser(
+        "gate",
+        help="the comparison of builds: how often its verdicts are wrong, by simulation; prints a table",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    gate.add_argument("--repeats", type=_positive(int), default=10_000, metavar="N", help="measurements a row")
+    gate.add_argument("--seed", type=int, default=1, metavar="N", help="the same seed gives the same table")
+    gate.set_defaults(run=_selftest_gate)
 
 
 def _selftest_client(options: argparse.Namespace) -> None:
@@ -118,6 +126,12 @@ def _selftest_client(options: argparse.Namespace) -> None:
 
     effort = Effort(options.seconds, options.repeats)
     selftest(options.row, effort, options.out, lambda text: print(text, flush=True))
+
+
+def _selftest_gate(options: argparse.Namespace) -> int:
+    from enginebench.run.selftest_gate import selftest_gate
+
+    return 0 if selftest_gate(options.repeats, options.seed, lambda text: print(text, flush=True)) else 1
 
 
 def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:

@@ -43,6 +43,21 @@ def student(worse: Floats, one_sided: float) -> Interval:
     return Interval(mean, mean - half, mean + half, 1 - 2 * one_sided)
 
 
+def between_sessions(worse: Floats, variance: Floats, degrees: int, one_sided: float) -> Interval:
+    """Student's interval of the difference of two sessions, of a ``variance`` with ``degrees`` of freedom each."""
+    from scipy.special import stdtrit
+
+    half = stdtrit(degrees, 1 - one_sided) * np.sqrt(2 * variance)
+    return Interval(worse, worse - half, worse + half, 1 - 2 * one_sided)
+
+
+def p_between_sessions(worse: Floats, variance: Floats, degrees: int, limit: float) -> Floats:
+    """The one-sided p-value of "two sessions differ by more than ``limit``"."""
+    from scipy.special import stdtr
+
+    return np.asarray(stdtr(degrees, (limit - worse) / np.sqrt(2 * variance)), dtype=np.float64)
+
+
 def p_beyond(worse: Floats, limit: Floats | float) -> Floats:
     """The one-sided p-value of "the mean is above ``limit``" (Student). Without spread it is 0, 1 or, at it, ½."""
     from scipy.special import stdtr

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from enginebench.decide.intervals import CODES, Interval, classify
+from enginebench.decide.intervals import CODES, between_sessions, classify, p_between_sessions
 from enginebench.decide.looks import ALPHA
 from enginebench.decide.methods import Values, sign, span_in_changes
 from enginebench.decide.model import Endpoint, Noise, Variance, Verdict
@@ -60,16 +60,13 @@ def smallest_stored_effect(known: Variance, margin: float, *, endpoints: int = 1
 
 
 def _against(limit: float, verdict: Verdict, known: Variance) -> Verdict:
-    from scipy.special import stdtr, stdtrit
-
-    worse = sign(verdict.endpoint) * math.log1p(verdict.change or 0.0)
-    error = math.sqrt(2 * known.variance)
-    half = float(stdtrit(known.degrees, 1 - ALPHA)) * error
-    interval = Interval(np.array(worse), np.array(worse - half), np.array(worse + half), 1 - 2 * ALPHA)
+    worse = np.array(sign(verdict.endpoint) * math.log1p(verdict.change or 0.0))
+    variance = np.array(known.variance)
+    interval = between_sessions(worse, variance, known.degrees, ALPHA)
     _, low, high = span_in_changes(verdict.endpoint, interval)
     return replace(
         verdict, outcome=CODES[int(classify(interval, limit))], low=low, high=high, confidence=interval.confidence,
-        p_value=float(stdtr(known.degrees, (limit - worse) / error)),
+        p_value=float(p_between_sessions(worse, variance, known.degrees, limit)),
         method=f"unpaired t, A/A noise of {known.degrees + 1} sessions",
     )  # fmt: skip
 

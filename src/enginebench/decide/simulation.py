@@ -10,7 +10,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from enginebench.decide.intervals import CODES, INCONCLUSIVE, Codes, assess
+from enginebench.decide.intervals import (
+    CODES,
+    INCONCLUSIVE,
+    REGRESSION,
+    Codes,
+    assess,
+    between_sessions,
+    classify,
+    p_between_sessions,
+)
 from enginebench.decide.looks import ALPHA, LOOKS
 from enginebench.decide.several import holm
 
@@ -24,7 +33,7 @@ class World:
     ``load_sd``: between loads of one engine; ``round_sd``: between rounds of one load; ``walk_sd``: of each step of a
     random walk, a step a block; ``trend``: how much each block is slower than the one before; ``hiccups``: the share of
     blocks that something slows down, by ``hiccup`` on average (exponential); ``shared``: the part of the variance of
-    loads and rounds that endpoints have in common.
+    loads and rounds that endpoints have in common; ``session_sd``: between days, on top of all that.
     """
 
     name: str
@@ -36,6 +45,7 @@ class World:
     hiccups: float = 0.0
     hiccup: float = 0.0
     shared: float = 0.0
+    session_sd: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +53,11 @@ class Frequencies:
     """How often each outcome came out.
 
     ``any_regression``: of all measurements, those in which any endpoint was one; ``first``: outcomes of the first
-    endpoint, by name, as shares; ``all_equivalent``: every endpoint was; ``mean_pairs``: until it was decided or ended.
+    endpoint, by name, as shares; ``mean_pairs``: until all was decided or the last look was past, 0 for stored runs.
     """
 
     repeats: int
     any_regression: float
-    all_equivalent: float
     first: dict[str, float]
     mean_pairs: float
 
@@ -90,23 +99,39 @@ def decide_many(worse: Floats, limit: float, looks: Sequence[int] = LOOKS) -> tu
     return codes, ended
 
 
+def decide_many_stored(
+    world: World, changes: Floats, limit: float, rng: np.random.Generator, *, repeats: int, sessions: int
+) -> Codes:
+    """Compare stored runs of one session each, as often, where the noise is known from ``sessions`` A/A sessions."""
+    variance = world.load_sd**2 + world.round_sd**2 / world.rounds + world.session_sd**2
+    shape, degrees = (repeats, len(changes)), sessions - 1
+    worse = np.log1p(changes) + rng.normal(0, np.sqrt(2 * variance), shape)
+    estimated = variance * rng.chisquare(degrees, shape) / degrees
+    codes = classify(between_sessions(worse, estimated, degrees, ALPHA), limit)
+    q_values = holm(p_between_sessions(worse, estimated, degrees, limit))
+    return np.where((codes == REGRESSION) & (q_values > ALPHA), INCONCLUSIVE, codes).astype(np.int8)
+
+
 def frequencies(
-    world: World,
-    changes: Sequence[float],
-    margin: float,
-    rng: np.random.Generator,
-    *,
-    repeats: int,
-    looks: Sequence[int] = LOOKS,
+    world: World, changes: Sequence[float], margin: float, rng: np.random.Generator, *, repeats: int, sessions: int = 0
 ) -> Frequencies:
-    """How the procedure comes out for a build that is slower by ``changes``, fractions, one for each gated endpoint."""
-    noise = noise_of_pairs(world, rng, (repeats, len(changes), looks[-1]))
-    codes, ended = decide_many(noise + np.log1p(changes)[:, None], float(np.log1p(margin)), looks)
-    first = {str(name): float(np.mean(codes[:, 0] == code)) for code, name in enumerate(CODES)}
+    """How the procedure comes out for a build that is slower by ``changes``, fractions, one for each gated endpoint.
+
+    ``sessions``: 0 for builds that are measured in turns; else stored runs, and the A/A sessions behind their noise.
+    """
+    limit, true = float(np.log1p(margin)), np.asarray(changes, dtype=np.float64)
+    if sessions:
+        codes = decide_many_stored(world, true, limit, rng, repeats=repeats, sessions=sessions)
+        return _counted(codes, 0.0)
+    noise = noise_of_pairs(world, rng, (repeats, len(true), LOOKS[-1]))
+    codes, ended = decide_many(noise + np.log1p(true)[:, None], limit)
+    return _counted(codes, float(ended.mean()))
+
+
+def _counted(codes: Codes, mean_pairs: float) -> Frequencies:
     return Frequencies(
-        repeats,
-        any_regression=float(np.mean(np.any(codes == CODES.index("regression"), axis=-1))),
-        all_equivalent=float(np.mean(np.all(codes == CODES.index("equivalent"), axis=-1))),
-        first=first,
-        mean_pairs=float(ended.mean()),
+        len(codes),
+        any_regression=float(np.mean(np.any(codes == REGRESSION, axis=-1))),
+        first={str(name): float(np.mean(codes[:, 0] == code)) for code, name in enumerate(CODES)},
+        mean_pairs=mean_pairs,
     )
