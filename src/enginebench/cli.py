@@ -14,7 +14,10 @@ from enginebench import __version__
 from enginebench.build_cli import add_build
 from enginebench.doctor_cli import add_doctor
 from enginebench.errors import EnginebenchError
+from enginebench.export_cli import add_export
+from enginebench.report_cli import add_report
 from enginebench.serve_cli import add_serve
+from enginebench.show_cli import add_show
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,25 +39,13 @@ def _parser() -> argparse.ArgumentParser:
     add_build(commands)
     add_doctor(commands)
     add_serve(commands)
-    _add_report(commands)
+    add_report(commands)
+    add_show(commands)
+    add_export(commands)
     _add_calibrate(commands)
     _add_selftest(commands)
     _add_schema(commands)
     return parser
-
-
-def _add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
-    report = commands.add_parser("report", help="write the page of a stored run again")
-    report.add_argument("run_dir", type=Path, metavar="RUN", help="a directory under reports/runs")
-    report.set_defaults(run=_report)
-
-
-def _report(options: argparse.Namespace) -> None:
-    from enginebench.report.page import write_report
-    from enginebench.report.terminal import summary_text
-
-    write_report(options.run_dir)
-    print(summary_text(options.run_dir, width=100, colour=sys.stdout.isatty()), end="")
 
 
 def _add_calibrate(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:

@@ -77,6 +77,12 @@ class RunStore:
         cells: Mapping[str, Any] = self._data["cells"]
         return cells
 
+    @property
+    def sessions(self) -> Sequence[Mapping[str, Any]]:
+        """The sessions so far."""
+        sessions: Sequence[Mapping[str, Any]] = self._data["sessions"]
+        return sessions
+
     def write_calibration(self, calibration: Mapping[str, Any] | None) -> None:
         """Keep the client's errors that are known so far."""
         self._update(calibration=calibration)
@@ -165,7 +171,7 @@ class Run:
         return self._read(cell_id, read_rounds) or []
 
     def requests(self, cell_id: str) -> list[RoundRecord]:
-        """The records of a cell without their arrivals and errors; empty for a cell that left none.
+        """The records of a cell without their arrivals; empty for a cell that left none.
 
         Raises:
             RunError: the parquet file cannot be read.

@@ -6,7 +6,7 @@ The one place that knows pyarrow. Nothing is computed here.
 import json
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,6 @@ ROWS_AT_A_TIME = 1_000_000
 """Rows of a row group, and of a part that is read at once: some 20 MB."""
 
 _TEXTS = ("outcome", "error")
-_REQUEST_COLUMNS = tuple(field.name for field in fields(RequestTable) if field.name != "error")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,15 +103,15 @@ def read_rounds(directory: Path) -> list[RoundRecord]:
 
 
 def read_requests(directory: Path) -> list[RoundRecord]:
-    """The records of the cell in ``directory`` without their arrivals and errors."""
+    """The records of the cell in ``directory`` without their arrivals."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(directory / "requests.parquet", columns=["round", *_REQUEST_COLUMNS])
+    table = pq.read_table(directory / "requests.parquet")
     nothing = np.array([], dtype=np.int64)
     none = ChunkTable(int_array([]), nothing, nothing, int_array([]), int_array([]))
     heads = _heads(table)
     return [
-        RoundRecord(requests=_request_table(rows, error=("",) * rows.num_rows), chunks=none, **each)
+        RoundRecord(requests=_request_table(rows), chunks=none, **each)
         for rows, each in zip(_parts(table, len(heads)), heads, strict=True)
     ]
 
@@ -172,10 +171,9 @@ def _parts(table: Any, rounds: int) -> list[Any]:
     return [rows.slice(start, end - start) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
 
 
-def _request_table(rows: Any, **known: Any) -> RequestTable:
-    texts = [name for name in _TEXTS if name not in known]
-    values: dict[str, Any] = {name: rows[name].to_numpy() for name in rows.column_names if name not in texts}
-    values |= {name: _texts(rows[name]) for name in texts} | known
+def _request_table(rows: Any) -> RequestTable:
+    values: dict[str, Any] = {name: rows[name].to_numpy() for name in rows.column_names if name not in _TEXTS}
+    values |= {name: _texts(rows[name]) for name in _TEXTS}
     return RequestTable(**values)
 
 

@@ -25,7 +25,7 @@ STOREYS = [
     {"report"},
     {"run"},
     {"doctor"},
-    {"build_cli", "doctor_cli", "serve_cli"},
+    {"build_cli", "doctor_cli", "export_cli", "report_cli", "serve_cli", "show_cli"},
     {"bench_options"},
     {"cli", "pytest_plugin"},
 ]

@@ -32,6 +32,7 @@ class IndexRow:
     cells: str
     level: str  # of the verdict: good, warn or bad
     verdict: str
+    notes: tuple[str, ...]  # what stands behind a verdict that is not good
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +75,7 @@ def _row(directory: Path, base: Path) -> IndexRow:
         run = load_run(directory).data
         cells = cells_of(run)
     except RunError as error:
-        return IndexRow(directory.name, link, DASH, DASH, "", DASH, DASH, "bad", str(error))
+        return IndexRow(directory.name, link, DASH, DASH, "", DASH, DASH, "bad", str(error), ())
     said = verdict(run, cells)
     planned = run["plan"]["cells"]
     measured = sum(cell.measured for cell in cells)
@@ -88,6 +89,7 @@ def _row(directory: Path, base: Path) -> IndexRow:
         cells=f"{measured:,} of {len(planned):,}",
         level=said.level,
         verdict=said.headline,
+        notes=tuple(note for note in said.notes if REFERENCE_LABEL[1:] not in note) if said.level != "good" else (),
     )
 
 

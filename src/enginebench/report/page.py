@@ -16,14 +16,14 @@ EMBEDDED_LIMIT_BYTES = 400_000
 """A record larger than this stays beside the page, so that the page keeps below 6 MB."""
 
 
-def write_report(run_dir: Path) -> Path:
-    """Write the page of the run in ``run_dir`` and return its path.
+def write_report(run_dir: Path, target: Path | None = None) -> Path:
+    """Write the page of the run in ``run_dir`` to ``target`` (default: beside its record) and return its path.
 
     Raises:
         RunError: there is no readable run, or the page cannot be written.
     """
     run = load_run(run_dir)
-    target = run.directory / "report.html"
+    target = target or run.directory / "report.html"
     write_text(target, render("run.html.j2", page_of(run.data, run.directory), run.data))
     return target
 

@@ -1,0 +1,56 @@
+"""``enginebench report`` on the command line: the page of a stored run again, and the index of all runs."""
+
+import argparse
+import sys
+import webbrowser
+from pathlib import Path
+
+from enginebench.errors import RunError
+
+
+def add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command ``report``."""
+    report = commands.add_parser("report", help="write the page of a stored run again, or the index of all runs")
+    report.add_argument(
+        "runs", nargs="*", metavar="RUN", help="a directory, the beginning of an id in reports/runs, or 'latest'"
+    )
+    report.add_argument("--index", action="store_true", help="write reports/index.html, the page of all runs")
+    report.add_argument("--open", action="store_true", help="open the page in the browser")
+    report.add_argument("--out", type=Path, metavar="FILE", help="write the page there (default: beside the run)")
+    report.set_defaults(run=_report)
+
+
+def _report(options: argparse.Namespace) -> None:
+    page = _write_index(options) if options.index else _write_page(options)
+    if options.open:
+        webbrowser.open(page.resolve().as_uri())
+
+
+def _write_index(options: argparse.Namespace) -> Path:
+    from enginebench.report.index import write_index
+
+    if options.runs or options.out:
+        raise RunError(
+            "--index lists every run in reports/runs, always in reports/index.html: leave out RUN and --out."
+        )
+    page = write_index(Path.cwd())
+    print(f"index: {page}")
+    return page
+
+
+def _write_page(options: argparse.Namespace) -> Path:
+    from enginebench.report.page import write_report
+    from enginebench.report.terminal import summary_text
+    from enginebench.run_lookup import find_run
+
+    if len(options.runs) != 1:
+        wrong = (
+            f"{len(options.runs)} runs have no page in common" if options.runs else "Nothing says which run is meant"
+        )
+        raise RunError(f"{wrong}: name one RUN, such as 'latest', or --index; 'enginebench compare' compares two.")
+    run_dir = find_run(options.runs[0], Path.cwd())
+    page = write_report(run_dir, options.out)
+    print(summary_text(run_dir, width=100, colour=sys.stdout.isatty()), end="")
+    if options.out:
+        print(f"written to: {page}")
+    return page
