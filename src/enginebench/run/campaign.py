@@ -14,9 +14,11 @@ from enginebench.builds.facts import build_facts
 from enginebench.environment import environment
 from enginebench.errors import EnginebenchError
 from enginebench.measure.records import RoundRecord
-from enginebench.measure.telemetry import Telemetry, peaks
+from enginebench.measure.server_sampler import columns_of
+from enginebench.measure.telemetry import Sample, Telemetry, peaks
 from enginebench.plan.cells import Cell
 from enginebench.plan.scenario import scenario_facts
+from enginebench.report.index import write_index
 from enginebench.report.page import write_report
 from enginebench.report.terminal import headline
 from enginebench.run.attached import Attached
@@ -47,6 +49,7 @@ class Campaign:
         progress: Progress | None = None,
     ):
         self._plan = plan
+        self._root = root
         self._planned = {planned.cell.id: planned for planned in plan.cells}
         self._progress = progress or Progress(total_cells=len(plan.cells), estimate_s=plan.estimate_s)
         self._store = RunStore.create(root, _header(plan, command, attached))
@@ -54,6 +57,7 @@ class Campaign:
         self._block = Block()
         self._kept: dict[str, list[BlockRecords]] = {}
         self._peaks: dict[str, dict[str, Any]] = {}
+        self._servers: dict[str, dict[str, Any]] = {}  # by cell: the server's own numbers, of the last block
         self._sessions = Sessions(
             plan.build,
             self._store.directory,
@@ -65,6 +69,7 @@ class Campaign:
         )
         self._client_check = ClientCheck(self._store.directory / "logs", plan.build.python, shards)
         self.measured = 0
+        self.started_at_c: float | None = None  # the warmest GPU when the block at hand began
 
     @property
     def directory(self) -> Path:
@@ -81,6 +86,7 @@ class Campaign:
         self._block = block
         self._sessions.block = block.number
         self._telemetry.start()
+        self.started_at_c = _warmest(self._telemetry.fresh())
 
     def end(self) -> None:
         """End the block: its engine and server go, and their memory is known. Safe to call again."""
@@ -105,11 +111,17 @@ class Campaign:
         with self._progress.cell(f"{self._block.label}{cell.id}", planned.estimate_s):
             try:
                 worker = self._sessions.use(cell.path, planned.scenario.kv_cache_reuse)
-                check_alive = self._sessions.check_alive
-                cell_run = CellRun(planned, worker, self._plan.tokenizer, self._progress, check_alive, self._block)
+                check_alive, watched = self._sessions.check_alive, self._sessions.watched
+                numbers = watched.numbers() if watched else None
+                tokenizer = self._plan.tokenizer
+                cell_run = CellRun(
+                    planned, worker, tokenizer, self._progress, check_alive, self._block, numbers=numbers
+                )
                 yield cell_run
                 cell_run.collect()
                 cell_run.require_result()
+                if watched:
+                    self._servers[cell.id] = watched.finish(cell_run)
             except EnginebenchError as broken:
                 error = self._sessions.death() or broken
                 self._sessions.discard()
@@ -122,13 +134,13 @@ class Campaign:
         self._keep(planned, cell_run.records)
         self._peaks[cell.id] = _most(self._peaks.get(cell.id), self._memory(cell_run.records))
         result = self._write(planned)
-        self._store.write_telemetry(self._telemetry.samples())
+        self._write_samples()
         self.measured += 1
         self._progress.ended(headline({"metrics": as_results(result["per_block"][-1])}))
         return result
 
     def close(self, *, interrupted: bool = False) -> Path:
-        """Close engine and server, finish the record, write the page; return the page's path.
+        """Close engine and server, finish the record, write the page and the index; return the page's path.
 
         ``interrupted``: whoever drove the run was stopped, which a cell that was not reached shows, too.
         """
@@ -136,9 +148,16 @@ class Campaign:
             self._client_check.close()
         finally:
             self.end()
-            self._store.write_telemetry(self._telemetry.samples())
+            self._write_samples()
             self._store.finish(sessions=self._sessions.records, interrupted=interrupted or bool(self._not_reached()))
-        return write_report(self._store.directory)
+        page = write_report(self._store.directory)
+        write_index(self._root)
+        return page
+
+    def _write_samples(self) -> None:
+        self._store.write_telemetry(self._telemetry.samples())
+        if pages := self._sessions.pages:
+            self._store.write_samples("server", columns_of(pages))
 
     def _not_reached(self) -> list[str]:
         return [cell_id for cell_id in self._planned if cell_id not in self._store.cells]
@@ -170,6 +189,9 @@ class Campaign:
             result = cell_result(planned, blocks, self._peaks[cell_id])
             judged = {key: blocks[0].summary[key] for key in ("calibration", "validity")}
             result |= judged if len(blocks) == 1 else self._client_check.judge(planned, whole, result["metrics"])
+            if server := self._servers.get(cell_id):
+                result["server"] = {key: value for key, value in server.items() if key != "findings"}
+                result["findings"] += server["findings"]
             if self._telemetry.silent:
                 result["findings"] += ["The memory sampler died: this cell and those after it have no memory."]
             self._store.write_calibration(self._client_check.record)
@@ -177,6 +199,11 @@ class Campaign:
             result = unmeasured_result(planned, "failed", blocks[-1].summary["broken"], blocks)
         self._store.write_cell(cell_id, result, records)
         return result
+
+
+def _warmest(sample: Sample | None) -> float | None:
+    known = [gpu.temperature_c for gpu in (sample.gpu if sample else None) or () if gpu.temperature_c is not None]
+    return max(known, default=None)
 
 
 def _most(before: Mapping[str, Any] | None, now: dict[str, Any]) -> dict[str, Any]:

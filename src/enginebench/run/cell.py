@@ -13,8 +13,10 @@ from enginebench.measure.windows import batch_windows_s, steady_window_ns
 from enginebench.plan.load import Trim, load_to_json
 from enginebench.plan.prompts import round_requests
 from enginebench.run.block import Block, BlockRecords, failed_requests
+from enginebench.run.layer_sample import ROUND_INDEX, sample_load
 from enginebench.run.plan import PlannedCell
 from enginebench.run.progress import Progress
+from enginebench.run.server_numbers import CellNumbers
 
 STALL_TIMEOUT_S = 30.0
 """A request without any event for this long has failed."""
@@ -31,13 +33,16 @@ class CellRun:
         progress: Progress,
         check_alive: Callable[[], None],
         block: Block,
+        *,
+        numbers: CellNumbers | None = None,
     ):
         self._planned = planned
         self._block = block
         self._worker = worker
         self._tokenizer = tokenizer
         self._progress = progress
-        self._check_alive = check_alive
+        self.check_alive = check_alive
+        self.numbers = numbers  # the server's own; None: the path leads to none that has any
         self._finished_round = False
         self.rounds = planned.rounds
         self.records: list[RoundRecord] = []
@@ -53,6 +58,8 @@ class CellRun:
     def prepare(self) -> None:
         """Fetch the round before, and hand the worker the requests of the next one."""
         self.collect()
+        if self.numbers is not None:
+            self.numbers.begin()
         number = sum(not record.warmup for record in self.records)
         self._prepare(number, warmup=False, label=f"round {number + 1}/{self.rounds}")
 
@@ -79,6 +86,15 @@ class CellRun:
         if reason := failure(record):
             raise SessionError(reason)
 
+    def observed_round(self) -> RoundRecord:
+        """Run one more round, a short one that is kept nowhere; return its record. Raises as ``collect`` does."""
+        self._prepare(ROUND_INDEX, warmup=True, label="observed round")
+        self._worker.run(self._tick)
+        record = self._worker.fetch()
+        if reason := failure(record):
+            raise SessionError(reason)
+        return record
+
     def require_result(self) -> None:
         """Raise SessionError when no measured round is worth anything."""
         measured = [record for record in self.records if not record.warmup]
@@ -87,7 +103,7 @@ class CellRun:
 
     def _tick(self, arrivals: int, finished_requests: int) -> None:
         """``arrivals``: tokens of an engine in process; of a server events, of which a stream has one a token."""
-        self._check_alive()
+        self.check_alive()
         cell = self._planned.cell
         whole_answers = not cell.streaming and cell.path != "direct"
         tokens = finished_requests * cell.output_tokens if whole_answers else arrivals
@@ -104,9 +120,12 @@ class CellRun:
             round_index=round_index,
             seed=planned.scenario.sampling.seed if block.seed is None else block.seed,
         )
+        load, most = planned.cell.load, len(requests)
+        if round_index == ROUND_INDEX:
+            load, most = sample_load(load)
         self._worker.prepare(
-            requests,
-            load=planned.cell.load,
+            requests[:most],
+            load=load,
             round_index=round_index,
             warmup=warmup,
             stall_timeout_s=STALL_TIMEOUT_S,

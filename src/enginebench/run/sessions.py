@@ -14,6 +14,7 @@ from enginebench.builds.build import Build
 from enginebench.builds.tokenizer import tokenizer_spec
 from enginebench.errors import EnginebenchError
 from enginebench.measure.lease import GpuLease
+from enginebench.measure.server_sampler import PageSample
 from enginebench.measure.shards import Client, pids_of
 from enginebench.measure.telemetry import MemoryPhases, Telemetry
 from enginebench.measure.worker_process import Worker
@@ -21,6 +22,7 @@ from enginebench.run.attached import Attached
 from enginebench.run.clients import ShardCount, connections_each, start_client
 from enginebench.run.direct import check_gpus, runtime_of, visible_gpus, world_of
 from enginebench.run.managed import Prepared, prepare
+from enginebench.run.watched import WatchedServer
 
 if TYPE_CHECKING:
     from enginebench.server.launch import TritonServer
@@ -55,6 +57,8 @@ class Sessions:
         self._server: TritonServer | None = None
         self._served: Prepared | None = None  # what that server is of
         self._worker: Client | None = None
+        self.watched: WatchedServer | None = None  # the server behind the path at hand
+        self._pages: list[PageSample] = []  # of servers that are watched no more
         self._way = ("", False)  # the path, and whether the engine reuses its KV cache
         self.block = 0  # for which what is opened is opened
         self._entries: list[tuple[dict[str, Any], MemoryPhases]] = []
@@ -86,10 +90,17 @@ class Sessions:
         assert self._worker is not None
         opened_s = time.monotonic() - started_s
         entry = {"path": path, "block": self.block, "facts": dict(self._worker.facts), "opened_s": opened_s}
+        entry |= self.watched.facts() if self.watched else {}
         if path != "direct" and self._served is not None and (filled := self._served.as_json()):
             entry["repository"] = filled
         self._entries.append((entry, self._phases))
         return self._worker
+
+    @property
+    def pages(self) -> list[PageSample]:
+        """What was new on the metrics pages of servers so far."""
+        sampler = self.watched.watch.sampler if self.watched else None
+        return self._pages + (sampler.samples() if sampler else [])
 
     def check_alive(self) -> None:
         """Raise EnginebenchError when the worker, the server or the process of a model has died."""
@@ -137,6 +148,11 @@ class Sessions:
         runtime, options = self._attached.options_of(path)
         options |= {"url": url, "tokenizer": tokenizer_spec(self._build), "connections": connections}
         self._worker.open(runtime, options)
+        if runtime == "triton_http":
+            own = None if self._attached.url_of(path) else self._server
+            self.watched = WatchedServer.open(
+                self._build, self._worker, options, self._log(path), own, kv_cache_reuse=kv_cache_reuse
+            )
 
     def _managed_url(self, kv_cache_reuse: bool) -> str:
         prepared = self._prepared(kv_cache_reuse)
@@ -175,6 +191,9 @@ class Sessions:
 
     def _close_worker(self) -> None:
         worker, self._worker, self._way = self._worker, None, ("", False)
+        watched, self.watched = self.watched, None
+        if watched is not None:
+            self._pages += watched.close()
         if worker is not None:
             worker.close()
             self._telemetry.unwatch("client")

@@ -17,11 +17,14 @@ from enginebench.runtimes.triton_messages import decode, read_model
 def open_session(options: Mapping[str, JsonValue]) -> "TritonSession":
     """Open a session from ``url``, ``model``, ``connections`` (default 1) and ``tokenizer`` (spec or null).
 
+    With ``perf_metrics`` every request asks for what the engine knows of its time, where the model offers that.
+
     Raises SessionError when the server cannot be reached, or has no such model.
     """
     match options:
         case {"url": str(url), "model": str(model)}:
-            return TritonSession(url, model, connections_of(options), identifying_tokenizer(options))
+            told = bool(options.get("perf_metrics"))
+            return TritonSession(url, model, connections_of(options), identifying_tokenizer(options), perf_metrics=told)
     raise SessionError(
         "The triton_http runtime needs the options 'url' and 'model', e.g. http://127.0.0.1:8000, ensemble."
     )
@@ -30,19 +33,34 @@ def open_session(options: Mapping[str, JsonValue]) -> "TritonSession":
 class TritonSession(HttpSession):
     """A session on one model of a running server; ``tokenizer``: None unless text identifies ids."""
 
-    def __init__(self, url: str, model: str, connections: int, tokenizer: Tokenizer | None = None) -> None:
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        connections: int,
+        tokenizer: Tokenizer | None = None,
+        *,
+        perf_metrics: bool = False,
+    ) -> None:
         host, _ = resolve(url)
+        self._told: dict[int, dict[str, int]] | None = {} if perf_metrics else None
         self._tokenizer = tokenizer
         self._server, metadata, config = ask(
             host, "Triton server", "/v2", f"/v2/models/{model}", f"/v2/models/{model}/config"
         )
-        self._model = read_model(metadata)
+        self._model = read_model(metadata, config)
         self._decoupled = bool(config.get("model_transaction_policy", {}).get("decoupled"))
         super().__init__(url, model, connections)
 
     def decode(self, arrivals: Sequence[Arrival]) -> Sequence[Chunk]:
         """Read the events and turn text into ids; to be called before the next round's requests are submitted."""
-        return decode(arrivals, self._requests, self._model, self._tokenizer)
+        if self._told is not None:
+            self._told.clear()
+        return decode(arrivals, self._requests, self._model, self._tokenizer, self._told)
+
+    def observations(self) -> Mapping[str, JsonValue]:
+        """The perf metrics of the round that was decoded last, a mapping a request, where they were asked for."""
+        return {"perf_metrics": list((self._told or {}).values())}
 
     def cancel(self, request_index: int) -> None:
         """Close the request's connection where that stops the engine, else let it end unheard: ``drain`` waits for it.
@@ -69,6 +87,7 @@ class TritonSession(HttpSession):
             "exact_length_input": self._model.exact_length,
             "reports_prompt_tokens": "return_num_input_tokens" in self._model.inputs,
             "counts_tokens": self._model.counts_tokens,
+            "tells_times": self._model.tells_times,
             "cancels": self._model.takes_ids,
             **self._connection_facts(),
         }
@@ -80,4 +99,6 @@ class TritonSession(HttpSession):
                 "(set decoupled_mode:True in the core's config.pbtxt, or streaming: false in the scenario)."
             )
         endpoint = "generate_stream" if request.streaming else "generate"
-        return f"/v2/models/{self._model.name}/{endpoint}", self._model.body(request)
+        return f"/v2/models/{self._model.name}/{endpoint}", self._model.body(
+            request, perf_metrics=self._told is not None
+        )

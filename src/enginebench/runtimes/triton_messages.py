@@ -19,6 +19,17 @@ from enginebench.runtimes.base import UNKNOWN, Arrival
 from enginebench.runtimes.columns import ChunkLog
 
 _NO_END_ID = -1  # the engine then has no end of sequence
+_EMPTY = {"bad_words": "", "stop_words": ""}  # 0.5 cannot do without them
+
+PERF_METRICS = (
+    "arrival_time_ns",
+    "first_scheduled_time_ns",
+    "first_token_time_ns",
+    "last_token_time_ns",
+    "kv_cache_reused_blocks",
+    "kv_cache_reused_block",  # the LLM API's name
+)
+"""What an engine says of a request when it is asked for perf metrics; stamps are of a clock of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +45,7 @@ class Names:
     seed: tuple[str, ...] = ("seed", "random_seed")
     min_length: tuple[str, ...] = ("min_tokens", "min_length")
     excludes_prompt: str = "exclude_input_in_output"
+    perf_metrics: str = "return_perf_metrics"
 
 
 TEXT = Names("text_input", "max_tokens", "stream", "temperature", "top_k", "text_output")
@@ -52,6 +64,7 @@ LLM_API = Names(
     seed=("sampling_param_seed",),
     min_length=(),  # an end of sequence ends its answers: a short one is a finding
     excludes_prompt="sampling_param_exclude_input_from_output",
+    perf_metrics="sampling_param_return_perf_metrics",
 )
 """``tensorrt_llm`` of ``llmapi``: text in, the whole text so far out."""
 
@@ -63,6 +76,7 @@ class Model:
     name: str
     inputs: Mapping[str, str]  # name → datatype
     names: Names
+    required: frozenset[str] = frozenset()  # inputs that it cannot do without, as far as its configuration tells
 
     @property
     def takes_ids(self) -> bool:
@@ -86,8 +100,17 @@ class Model:
         """Whether it tells how many tokens an answer has."""
         return "return_num_output_tokens" in self.inputs
 
-    def body(self, request: Request) -> bytes:
-        """The JSON that asks for ``request``. Raises SessionError when the model has no input for its sampling."""
+    @property
+    def tells_times(self) -> bool:
+        """Whether it tells when the engine took up a request and made its tokens, when it is asked to."""
+        return self.names.perf_metrics in self.inputs
+
+    def body(self, request: Request, *, perf_metrics: bool = False) -> bytes:
+        """The JSON that asks for ``request``; with ``perf_metrics``, also for what the engine knows of its time.
+
+        Raises:
+            SessionError: the model has no input for the request's sampling, or needs one that nobody knows.
+        """
         names = self.names
         values: dict[str, Any] = {
             names.prompt: request.prompt_ids if self.takes_ids else request.prompt_text,
@@ -97,11 +120,19 @@ class Model:
             "return_num_output_tokens": not self.takes_ids,
             names.excludes_prompt: True,
             "input_lengths": len(request.prompt_ids),
+            **{name: value for name, value in _EMPTY.items() if name in self.required},
+            **({names.perf_metrics: True} if perf_metrics else {}),
         }
         if exact := self.exact_length:
             values[exact] = _NO_END_ID if exact == "end_id" else request.output_tokens
         declared = {name: value for name, value in values.items() if name in self.inputs}
-        return json.dumps({**declared, **self._sampling(request.sampling)}, ensure_ascii=False).encode()
+        declared |= self._sampling(request.sampling)
+        if unknown := sorted(self.required - declared.keys()):
+            raise SessionError(
+                f"Model {self.name} needs the input {unknown[0]!r}, which nothing here can fill: give it "
+                "optional: true in the model's config.pbtxt."
+            )
+        return json.dumps(declared, ensure_ascii=False).encode()
 
     def _sampling(self, sampling: Sampling) -> dict[str, float | int]:
         if sampling.temperature == 0:
@@ -125,13 +156,17 @@ class Model:
         )
 
 
-def read_model(metadata: Mapping[str, Any]) -> Model:
-    """Make a Model of Triton's metadata. Raises SessionError for a model of another kind."""
+def read_model(metadata: Mapping[str, Any], config: Mapping[str, Any] | None = None) -> Model:
+    """Make a Model of Triton's metadata, and of its ``config``, which alone tells what is required.
+
+    Raises:
+        SessionError: it is a model of another kind.
+    """
     inputs = {tensor["name"]: tensor["datatype"] for tensor in metadata["inputs"]}
     outputs = {tensor["name"] for tensor in metadata["outputs"]}
     for names in (TEXT, CORE, LLM_API):
         if {names.prompt, names.length, names.stream} <= inputs.keys() and names.output in outputs:
-            return Model(metadata["name"], inputs, names)
+            return Model(metadata["name"], inputs, names, _required(config or {}))
     raise SessionError(
         f"Model {metadata['name']} cannot be driven: it declares neither text_input, max_tokens, stream and "
         "text_output, nor input_ids, request_output_len, streaming and output_ids, nor text_input, "
@@ -139,12 +174,34 @@ def read_model(metadata: Mapping[str, Any]) -> Model:
     )
 
 
+def _required(config: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(each["name"] for each in config.get("input", ()) if not each.get("optional", False))
+
+
 def decode(
-    arrivals: Sequence[Arrival], requests: Mapping[int, Request], model: Model, tokenizer: Tokenizer | None
+    arrivals: Sequence[Arrival],
+    requests: Mapping[int, Request],
+    model: Model,
+    tokenizer: Tokenizer | None,
+    told: dict[int, dict[str, int]] | None = None,
 ) -> ChunkLog:
-    """Turn a round's arrivals into chunks; ``tokenizer``: None unless text identifies ids."""
-    reader = Reader(f"Model {model.name}", partial(_piece, model), model.takes_ids, may_accumulate=not model.takes_ids)
+    """Turn a round's arrivals into chunks; ``tokenizer``: None unless text identifies ids.
+
+    ``told`` takes the perf metrics in the answers, by the index of their request.
+    """
+    piece = partial(_piece, model) if told is None else partial(_piece_and_times, model, told)
+    reader = Reader(f"Model {model.name}", piece, model.takes_ids, may_accumulate=not model.takes_ids)
     return answers.decode(arrivals, requests, reader, tokenizer)
+
+
+def _piece_and_times(
+    model: Model, told: dict[int, dict[str, int]], answer: Mapping[str, Any], request: Request
+) -> Piece:
+    """Some versions tell with every token, others with the last one: the last word counts."""
+    times = {name: _count(answer[name]) for name in PERF_METRICS if name in answer}
+    if times:
+        told[request.index] = times
+    return _piece(model, answer, request)
 
 
 def _piece(model: Model, answer: Mapping[str, Any], request: Request) -> Piece:

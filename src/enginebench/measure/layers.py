@@ -1,0 +1,213 @@
+"""Where the time of a request goes: its parts from the client to the engine and back, from whatever tells of them.
+
+Pure: stamps, spans and counters in, parts out. Parts are means over requests, since means can be added up. What no
+source separates is one part with several layers, and what no source explains is the residual, which is always there.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from enginebench.server.statistics import ModelCounts
+from enginebench.server.tracing import Span
+
+LAYERS = ("client", "http_queue", "preprocessing", "slot", "prefill", "decode", "postprocessing")
+"""In the order in which a request passes them: client and network, HTTP and Triton's queues, preprocessing, waiting
+for a batch slot, prefill, decode, postprocessing."""
+
+PREPROCESSING, POSTPROCESSING = "preprocessing", "postprocessing"
+
+TRACE = "trace"
+PERF = "perf metrics"
+STAMPS = "our stamps"
+STATISTICS = "Triton's statistics"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Time in one layer, or in several that nothing separates."""
+
+    layers: tuple[str, ...]
+    s: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waterfall:
+    """How a time is made up, seconds a request. ``with_residual``: layers that nothing tells from what is unexplained.
+
+    ``total_s`` is of the requests that the parts were taken from, ``measured_s`` of the measured rounds.
+    """
+
+    total_s: float
+    measured_s: float | None
+    parts: tuple[Part, ...]
+    with_residual: tuple[str, ...] = ()
+
+    @property
+    def residual_s(self) -> float:
+        """What no part explains; below zero where parts overlap."""
+        return self.total_s - sum(part.s for part in self.parts)
+
+    def as_json(self) -> dict[str, Any]:
+        """As it stands in run.json."""
+        return {
+            "total_s": self.total_s,
+            "measured_s": self.measured_s,
+            "parts": [{"layers": list(part.layers), "s": part.s, "source": part.source} for part in self.parts],
+            "residual_s": self.residual_s,
+            "with_residual": list(self.with_residual),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ClientTimes:
+    """Means over requests, seconds from when each was to leave. ``first_s``: None without streaming."""
+
+    intended_ns: float  # mean stamp
+    first_s: float | None
+    last_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTimes:
+    """Means over requests of what the engine itself recorded, seconds."""
+
+    slot_s: float
+    prefill_s: float
+    decode_s: float
+
+
+def engine_times(recorded: Sequence[Mapping[str, int]]) -> EngineTimes | None:
+    """From perf metrics, a mapping a request; None where any lacks a stamp. Their clock is one of its own."""
+    names = ("arrival_time_ns", "first_scheduled_time_ns", "first_token_time_ns", "last_token_time_ns")
+    if not recorded or not all(each.get(name) for each in recorded for name in names):
+        return None
+    stamps = np.array([[each[name] for name in names] for each in recorded], dtype=np.int64)
+    slot, prefill, decode = (float(mean) / 1e9 for mean in np.diff(stamps, axis=1).mean(axis=0))
+    return EngineTimes(slot, prefill, decode)
+
+
+def from_traces(
+    client: ClientTimes, spans: Sequence[Span], engine: EngineTimes | None, *, whole: bool, measured_s: float | None
+) -> Waterfall:
+    """The parts of the time to the last token (``whole``), or to the first, of requests that were traced.
+
+    ``spans``: the same requests, in any order; of a server on the client's host, whose clock is the client's.
+    """
+    start_ns, total_s = client.intended_ns, client.last_s if whole or client.first_s is None else client.first_s
+    path = [_boundaries(span, whole=whole) for span in spans]
+    at = {name: _mean_s([each[name] for each in path], start_ns) for name in path[0] if all(name in e for e in path)}
+    parts = [Part(("client",), at["received"] + total_s - at["answered"], f"{STAMPS}, {TRACE}")]
+    if "core" in at:
+        parts += _around_the_core(at)
+        parts += _engine_parts(engine, at["emitted"] - at["core"], at["emitted"] - at["emitted_first"], whole=whole)
+        if "post" in at:
+            parts.append(Part(("postprocessing",), at["answered"] - at["emitted"], TRACE))
+        return Waterfall(total_s, measured_s, tuple(parts))
+    inside_s = at["answered"] - at["received"]
+    known = _engine_parts(engine, 0.0, 0.0, whole=whole) if engine else []
+    rest = tuple(layer for layer in LAYERS[1:] if not any(layer in part.layers for part in known))
+    rest = rest if whole else tuple(layer for layer in rest if layer != "decode")
+    parts += [Part(rest, inside_s - sum(part.s for part in known), f"{TRACE}, less {PERF}" if known else TRACE), *known]
+    return Waterfall(total_s, measured_s, tuple(parts))
+
+
+def from_statistics(
+    client: ClientTimes, counts: Mapping[str, ModelCounts], engine: EngineTimes | None, *, core: str, whole: bool
+) -> Waterfall:
+    """The same of the measured rounds, without traces: what Triton counted, and the engine's own record where it is.
+
+    ``core``: the name of the model that runs the engine. Client, network and HTTP cannot be told from the rest.
+    """
+    total_s = client.last_s if whole or client.first_s is None else client.first_s
+    parts = []
+    before, after = counts.get(PREPROCESSING), counts.get(POSTPROCESSING)
+    queues = [each for each in (before, counts.get(core)) if each and each.requests]
+    if before and before.requests:
+        parts.append(Part(("preprocessing",), before.compute_s / before.requests, STATISTICS))
+    if engine:
+        parts += _engine_parts(engine, 0.0, 0.0, whole=whole)
+    elif whole and client.first_s is not None:
+        parts.append(Part(("decode",), client.last_s - client.first_s, STAMPS))
+    if after and after.requests:
+        parts.append(Part(("postprocessing",), (after.queue_s + after.compute_s) / after.requests, STATISTICS))
+    if queues:
+        parts.insert(0, Part(("http_queue",), sum(each.queue_s / each.requests for each in queues), STATISTICS))
+    known = {layer for part in parts for layer in part.layers}
+    unknown = [layer for layer in LAYERS if layer not in known and (whole or layer != "decode")]
+    with_residual = tuple(unknown if "http_queue" in unknown else [unknown[0], "http_queue", *unknown[1:]])
+    return Waterfall(total_s, total_s, tuple(parts), with_residual)
+
+
+def from_stamps(first_s: float | None, last_s: float, *, whole: bool) -> Waterfall:
+    """Of an engine in the client's own process, by the client's stamps alone."""
+    if first_s is None:
+        return Waterfall(last_s, last_s, (Part(("slot", "prefill", "decode"), last_s, STAMPS),))
+    wait = Part(("slot", "prefill"), first_s, STAMPS)
+    if not whole:
+        return Waterfall(first_s, first_s, (wait,))
+    return Waterfall(last_s, last_s, (wait, Part(("decode",), last_s - first_s, STAMPS)))
+
+
+def _around_the_core(at: Mapping[str, float]) -> list[Part]:
+    """HTTP and queues, and preprocessing where there is a model for it."""
+    if "pre" not in at:
+        return [Part(("http_queue",), at["core"] - at["received"], TRACE)]
+    queued_s = at["pre"] - at["received"] + at["core"] - at["pre_answered"]
+    return [
+        Part(("http_queue",), queued_s, TRACE),
+        Part(("preprocessing",), at["pre_answered"] - at["pre"], TRACE),
+    ]
+
+
+def _engine_parts(engine: EngineTimes | None, inside_s: float, decode_s: float, *, whole: bool) -> list[Part]:
+    """Of the engine's own record, or of the time inside of the core and from its first answer to its last."""
+    if engine is not None:
+        parts = [Part(("slot",), engine.slot_s, PERF), Part(("prefill",), engine.prefill_s, PERF)]
+        return [*parts, Part(("decode",), engine.decode_s, PERF)] if whole else parts
+    if not whole:
+        return [Part(("slot", "prefill"), inside_s, TRACE)]
+    if not decode_s:
+        return [Part(("slot", "prefill", "decode"), inside_s, TRACE)]
+    return [Part(("slot", "prefill"), inside_s - decode_s, TRACE), Part(("decode",), decode_s, TRACE)]
+
+
+def _boundaries(span: Span, *, whole: bool) -> dict[str, int]:
+    """Stamps between the layers of one request, ns; those that the trace does not show are left out."""
+    place = -1 if whole else 0
+    found = {"received": span.first_ns("HTTP_RECV_START") or span.first_ns("REQUEST_START") or 0}
+    posts = span.all_of(POSTPROCESSING)
+    answers = sorted(span.stamps_ns.get("INFER_RESPONSE_COMPLETE", ()))
+    if posts:
+        answers = answers[: len(posts)]  # after them a flag alone may come
+    found["answered"] = answers[place] if answers else span.first_ns("REQUEST_END") or found["received"]
+    core = _core(span)
+    if core is None or core.first_ns("COMPUTE_START") is None:
+        return found
+    found["core"] = core.first_ns("COMPUTE_START") or 0
+    emitted = [post.first_ns("REQUEST_START") or 0 for post in posts] or answers
+    if not emitted:
+        return {name: found[name] for name in ("received", "answered")}
+    found |= {"emitted": emitted[place], "emitted_first": emitted[0]}
+    if posts:
+        found["post"] = emitted[place]
+    if before := span.all_of(PREPROCESSING):
+        found |= {"pre": before[0].first_ns("COMPUTE_START") or 0, "pre_answered": core.first_ns("REQUEST_START") or 0}
+    return found
+
+
+def _core(span: Span) -> Span | None:
+    """The span of the model that runs the engine: itself without any below it; None: what is below cannot be seen."""
+    others = [each for each in span.children if each.model not in (PREPROCESSING, POSTPROCESSING)]
+    if others:
+        return others[0]
+    return None if span.model in ("ensemble", "tensorrt_llm_bls") or span.children else span
+
+
+def _mean_s(stamps_ns: Sequence[int], start_ns: float) -> float:
+    """Relative to the first one, so that nothing is lost to floating point."""
+    base = min(stamps_ns)
+    return (float(np.mean([stamp - base for stamp in stamps_ns])) + (base - start_ns)) / 1e9

@@ -1,0 +1,125 @@
+"""Where the time of a server path's requests goes: one more round of a cell, observed, after its measured rounds.
+
+Tracing and perf metrics cost time, so they are on for this round alone; it is stored with no other, and no metric has
+it. Where neither is offered, Triton's statistics of the measured rounds say what they can.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from enginebench.errors import EnginebenchError, ServerError
+from enginebench.measure.layers import (
+    ClientTimes,
+    EngineTimes,
+    Waterfall,
+    engine_times,
+    from_statistics,
+    from_traces,
+)
+from enginebench.measure.records import RoundRecord
+from enginebench.plan.load import Batch, Concurrency, Load
+from enginebench.run.server_numbers import CellNumbers, ServerWatch
+from enginebench.server.tracing import Span
+
+FEWEST_REQUESTS, MOST_REQUESTS = 4, 64
+ROUND_INDEX = -1001  # far from warm-ups: its prompts are those of no other round
+
+CORE = "tensorrt_llm"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What the observed round left."""
+
+    record: RoundRecord | None = None
+    spans: Sequence[Span] = ()
+    engine: EngineTimes | None = None
+    why_not_traced: str | None = None
+
+
+def sample_load(load: Load) -> tuple[Load, int]:
+    """The load of the observed round, and at most how many requests: enough to be at that load, and no more."""
+    if isinstance(load, Batch):
+        return load, load.size * -(-FEWEST_REQUESTS // load.size)
+    if isinstance(load, Concurrency):
+        most = max(load.level, MOST_REQUESTS)
+        return replace(load, duration_s=None), min(max(2 * load.level, FEWEST_REQUESTS), most)
+    return load, MOST_REQUESTS
+
+
+def observe(watch: ServerWatch, run_round: Callable[[], RoundRecord], log: Path) -> Sample:
+    """Run a round while the server is asked for everything that it can tell of it.
+
+    ``log``: where the client keeps what the engine recorded of each round, the last one last.
+
+    Raises:
+        EnginebenchError: the round broke.
+    """
+    why = None if watch.tracer else "only a server of our own is traced"
+    with ExitStack() as stack:
+        if watch.tracer:
+            try:
+                stack.enter_context(watch.tracer.on())
+            except ServerError as error:
+                why = str(error)
+        record = run_round()
+    spans: Sequence[Span] = ()
+    if watch.tracer and why is None:
+        try:
+            spans = watch.tracer.take(len(record.requests))
+        except ServerError as error:
+            why = str(error)
+    return Sample(record, spans, engine_times(_recorded(log, record)), why)
+
+
+def layers_of(sample: Sample, measured: Sequence[RoundRecord], numbers: CellNumbers) -> dict[str, Any]:
+    """The ``layers`` of a cell in run.json: the parts of the time to the first token and to the last."""
+    streaming = all(record.streaming for record in measured)
+    client = client_times(measured)
+    waterfalls: dict[str, Waterfall | None] = {"first": None, "whole": None}
+    for name in ("first", "whole") if streaming else ("whole",):
+        whole = name == "whole"
+        measured_s = client.last_s if whole else client.first_s
+        if sample.record is not None and sample.spans:
+            own = client_times([sample.record])
+            found = from_traces(own, sample.spans, sample.engine, whole=whole, measured_s=measured_s)
+        else:
+            found = from_statistics(client, numbers.counts, sample.engine, core=CORE, whole=whole)
+        waterfalls[name] = found
+    return {
+        **{name: found.as_json() if found else None for name, found in waterfalls.items()},
+        "requests": len(sample.record.requests) if sample.record else 0,
+        "traced": bool(sample.spans),
+        "perf_metrics": sample.engine is not None,
+        "why_not_traced": sample.why_not_traced,
+    }
+
+
+def client_times(records: Sequence[RoundRecord]) -> ClientTimes:
+    """Means over the requests of ``records`` that ended well."""
+    rows = [(record.requests, record.requests.ok) for record in records]
+    count = sum(int(ok.sum()) for _, ok in rows)
+    base = int(rows[0][0].intended_ns[0])
+    intended = sum(float((table.intended_ns[ok] - base).sum()) for table, ok in rows) / count
+    last = sum(float((table.last_ns - table.intended_ns)[ok].sum()) for table, ok in rows) / count
+    first = sum(float((table.first_ns - table.intended_ns)[ok].sum()) for table, ok in rows) / count
+    streaming = all(record.streaming for record in records)
+    return ClientTimes(base + intended, first / 1e9 if streaming else None, last / 1e9)
+
+
+def not_observed(error: EnginebenchError | str) -> Sample:
+    """No round was observed."""
+    return Sample(why_not_traced=str(error))
+
+
+def _recorded(log: Path, record: RoundRecord) -> list[Mapping[str, int]]:
+    """The perf metrics of the round, a mapping a request; empty: the model offers none."""
+    try:
+        last = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
+    except (OSError, IndexError, ValueError):
+        return []
+    return list(last.get("perf_metrics", ())) if last.get("started_ns") == record.started_ns else []
