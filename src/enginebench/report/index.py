@@ -72,10 +72,17 @@ def _row(directory: Path, base: Path) -> IndexRow:
     page = directory / "report.html"
     link = Path(os.path.relpath(page, base)).as_posix() if page.is_file() else None
     try:
-        run = load_run(directory).data
-        cells = cells_of(run)
+        return _read_row(directory, link)
     except RunError as error:
-        return IndexRow(directory.name, link, DASH, DASH, "", DASH, DASH, "bad", str(error), ())
+        why = str(error)
+    except (KeyError, TypeError, ValueError) as error:  # a stranger's record must not cost the index
+        why = f"{directory / 'run.json'} is damaged ({type(error).__name__}: {error})."
+    return IndexRow(directory.name, link, DASH, DASH, "", DASH, DASH, "bad", why, ())
+
+
+def _read_row(directory: Path, link: str | None) -> IndexRow:
+    run = load_run(directory).data
+    cells = cells_of(run)
     said = verdict(run, cells)
     planned = run["plan"]["cells"]
     measured = sum(cell.measured for cell in cells)
