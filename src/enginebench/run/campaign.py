@@ -19,7 +19,6 @@ from enginebench.measure.telemetry import Sample, Telemetry, peaks
 from enginebench.plan.cells import Cell
 from enginebench.plan.scenario import scenario_facts
 from enginebench.report.index import write_index
-from enginebench.report.index import write_index
 from enginebench.report.page import write_report
 from enginebench.report.terminal import headline
 from enginebench.run.attached import Attached
@@ -50,7 +49,6 @@ class Campaign:
         progress: Progress | None = None,
     ):
         self._plan = plan
-        self._root = root
         self._root = root
         self._planned = {planned.cell.id: planned for planned in plan.cells}
         self._progress = progress or Progress(total_cells=len(plan.cells), estimate_s=plan.estimate_s)
