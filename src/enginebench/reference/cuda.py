@@ -38,6 +38,9 @@ class CudaEngine(Engine):
     """An engine on the current CUDA device."""
 
     def __init__(self, options: ReferenceOptions) -> None:
+        import torch
+
+        torch.backends.cuda.enable_cudnn_sdp(False)  # cuDNN plans attention anew for every length of a prompt
         ops = TorchOps(options.dtype, "cuda")
         super().__init__(options, draw_weights(options, ops), ops)
         self._graphs = DecodeGraphs(self.decode, options.max_batch_size, options.max_seq_len)
