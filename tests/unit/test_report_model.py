@@ -97,8 +97,10 @@ def test_cards_show_every_path_with_its_change_against_the_first() -> None:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_planned_cell_has_a_row_and_every_gap_a_reason(variant: str) -> None:
     run = getattr(sample_run, f"{variant}_run")()
-    rows = [row for group in page_of(run).matrix.groups for row in group.rows]
-    assert {row.cell_id for row in rows} == {*run["plan"]["cells"], *run["plan"]["left_out"]}
+    matrix = page_of(run).matrix
+    rows = [row for group in matrix.groups for row in group.rows]
+    assert {row.cell_id for row in rows} == {*run["plan"]["cells"]}
+    assert {cell_id for one in matrix.left_out for _, cell_id in one.cells} == {*run["plan"]["left_out"]}
     for row in rows:
         assert bool(row.values) == (row.reason is None)
         assert all(value.why for value in row.values if value.missing)

@@ -122,10 +122,24 @@ def _log_ticks(values: Sequence[float]) -> tuple[tuple[float, str], ...]:
     if not known:
         return ()
     low, high = math.floor(math.log10(min(known))), math.ceil(math.log10(max(known)))
-    reach = (min(known) / 1.6, max(known) * 1.6)
+    if max(known) < 5 * min(known):
+        return _even_ticks(min(known), max(known))
     for each in ((1, 2, 5), (1, 3), (1,)):
         ticks = [digit * 10.0**power for power in range(low, high + 1) for digit in each]
-        ticks = [tick for tick in ticks if reach[0] <= tick <= reach[1]]
+        ticks = [tick for tick in ticks if min(known) / 1.6 <= tick <= max(known) * 1.6]
         if len(ticks) <= MAX_TICKS:
             break
-    return tuple((tick, f"{tick:,.6g}") for tick in ticks[:: max(1, math.ceil(len(ticks) / (2 * MAX_TICKS)))])
+    return _texts(ticks[:: max(1, math.ceil(len(ticks) / (2 * MAX_TICKS)))])
+
+
+def _even_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
+    """Round numbers at equal steps: what a short stretch of a logarithmic axis needs."""
+    rough = max(high - low, high * 1e-3) / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(digit * power for digit in (1, 2, 5, 10) if digit * power >= rough)
+    first, last = math.floor(low / step), math.ceil(high / step)
+    return _texts([number * step for number in range(max(1, first), last + 1)])
+
+
+def _texts(ticks: Sequence[float]) -> tuple[tuple[float, str], ...]:
+    return tuple((tick, f"{tick:,.6g}") for tick in ticks)

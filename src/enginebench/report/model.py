@@ -3,21 +3,33 @@
 from dataclasses import replace
 from pathlib import Path
 
+from enginebench.report.bands import over_time_section
 from enginebench.report.cells import Json, cells_of
 from enginebench.report.curves import load_section
+from enginebench.report.detail import Detail
+from enginebench.report.distributions import distributions_section
 from enginebench.report.facts import facts, memory_section
+from enginebench.report.pareto import pareto_section
 from enginebench.report.repository import repository_section
 from enginebench.report.sections import Maker, gather
 from enginebench.report.summary import cards, date, subtitle, title, verdict
 from enginebench.report.tables import anchors_of, findings, matrix, metric_table, percentiles, rounds
+from enginebench.report.timeline import timeline_section
 from enginebench.report.view import Page
 
-SECTIONS: tuple[Maker, ...] = (
-    load_section,
-    memory_section,
-    repository_section,
-)
-"""The parts below the table of cells, top to bottom. Each is left out where it has nothing to say."""
+
+def sections_of(run: Json, directory: Path | None) -> tuple[Maker, ...]:
+    """The parts below the table of cells, top to bottom. Each is left out where it has nothing to say."""
+    detail = Detail(run, directory)
+    return (
+        load_section,
+        pareto_section,
+        lambda *_: distributions_section(detail),
+        lambda *_: over_time_section(detail),
+        lambda *_: timeline_section(detail),
+        memory_section,
+        repository_section,
+    )
 
 
 def page_of(run: Json, directory: Path | None = None) -> Page:
@@ -31,7 +43,7 @@ def page_of(run: Json, directory: Path | None = None) -> Page:
     cells = cells_of(run)
     anchors = anchors_of(cells)
     card_title, card_list = cards(cells)
-    sections, troubles = gather(run, directory, SECTIONS)
+    sections, troubles = gather(run, directory, sections_of(run, directory))
     said = verdict(run, cells)
     return Page(
         title=title(run),

@@ -8,13 +8,14 @@ from statistics import median
 
 from enginebench.measure.metrics import BY_NAME, METRICS
 from enginebench.report import trust
-from enginebench.report.cells import STATUS_WORDS, CellView, Json
+from enginebench.report.cells import STATUS_WORDS, CellView, Json, path_rank
 from enginebench.report.compare import HEADLINES, SLIP, STEADY_RATE, Shown, metric_scale, rounds_sentence, spread
 from enginebench.report.summary import MEMORY_TITLES, memory_kind
 from enginebench.report.units import DASH, MINUS, Scale, count, percent, scale_for
 from enginebench.report.view import (
     Column,
     Finding,
+    LeftOut,
     Matrix,
     MatrixGroup,
     MatrixRow,
@@ -45,12 +46,20 @@ def matrix(run: Json, cells: Sequence[CellView], anchors: Anchors) -> Matrix:
     columns = [Column(shown.title, scales[shown.metric].symbol) for shown in metrics]
     columns.append(Column(MEMORY_TITLES[kind], memory.symbol))
     columns.append(Column(trust.COLUMN))
+    planned = [cell for cell in cells if cell.status != "left_out"]
     groups = []
-    for scenario, members in groupby(cells, key=lambda cell: cell.scenario):
+    for scenario, members in groupby(planned, key=lambda cell: cell.scenario):
         group = list(members)
         rows = _matrix_rows(group, metrics, scales, (kind, memory), anchors)
         groups.append(MatrixGroup(scenario, *_scenario_facts(run, scenario, group), rows))
-    return Matrix(tuple(columns), tuple(groups))
+    shown = [row for group in groups for row in group.rows]
+    return Matrix(
+        columns=tuple(columns),
+        groups=tuple(groups),
+        left_out=_left_out(cells, anchors),
+        paths=tuple(sorted({row.path for row in shown}, key=path_rank)),
+        statuses=tuple(dict.fromkeys((row.status, row.status_words) for row in shown)),
+    )
 
 
 def percentiles(cells: Sequence[CellView]) -> Table | None:
@@ -88,6 +97,14 @@ def metric_table(cells: Sequence[CellView]) -> Table:
     columns = (Column("Metric", numeric=False), Column("Formula", numeric=False), Column("Better", numeric=False))
     rows = [(Text(metric.title), Text(metric.formula), Text(metric.better)) for metric in present or METRICS]
     return Table("Definitions of the metrics", columns, tuple(rows))
+
+
+def _left_out(cells: Sequence[CellView], anchors: Anchors) -> tuple[LeftOut, ...]:
+    found: dict[str, list[tuple[str, str]]] = {}
+    for cell in cells:
+        if cell.status == "left_out":
+            found.setdefault(cell.reason or "", []).append((anchors[cell.id], cell.id))
+    return tuple(LeftOut(reason, tuple(about)) for reason, about in found.items())
 
 
 def _matrix_metrics(cells: Sequence[CellView]) -> tuple[Shown, ...]:
@@ -130,12 +147,12 @@ def _value(cell: CellView, shown: Shown, scale: Scale, fastest: float) -> Text:
     if value is None:
         return Text(DASH, cell.why_none(shown.metric))
     share = value / fastest if shown.metric == "output_tokens_per_s" and fastest else None
-    return Text(scale.number(value), share=share)
+    return Text(scale.number(value), share=share, number=value * scale.factor)
 
 
 def _memory_value(cell: CellView, kind: str, scale: Scale) -> Text:
     peak = cell.peak_bytes(kind)
-    return Text(DASH, cell.why_none("memory")) if peak is None else Text(scale.number(peak))
+    return Text(DASH, cell.why_none("memory")) if peak is None else Text(scale.number(peak), number=peak * scale.factor)
 
 
 def _scenario_facts(run: Json, name: str, cells: Sequence[CellView]) -> tuple[str, str]:

@@ -43,7 +43,9 @@ def error_text(record: Mapping[str, Any]) -> Text:
     reasons = "; ".join((record.get("validity") or {}).get("reasons", ()))
     if error_of(record) is None and level_of(record) == UNCALIBRATED:
         return Text(DASH, reasons or "client error: uncalibrated")
-    return Text(error_words(record), reasons or "the greatest client error of the cell's medians")
+    error = error_of(record)
+    why = reasons or "the greatest client error of the cell's medians"
+    return Text(error_words(record), why, number=None if error is None else error * 100)
 
 
 def status_of(record: Mapping[str, Any], status: str) -> str:

@@ -20,6 +20,7 @@ class Text:
     why: str | None = None
     share: float | None = None  # 0..1: length of the bar behind the number
     path: str | None = None  # marks the text with the sign of a path
+    number: float | None = None  # what to sort by where the text does not say it
 
     @property
     def missing(self) -> bool:
@@ -101,11 +102,22 @@ class MatrixGroup:
 
 
 @dataclass(frozen=True, slots=True)
+class LeftOut:
+    """Cells that were not planned, for one reason."""
+
+    reason: str
+    cells: tuple[tuple[str, str], ...]  # anchor and id
+
+
+@dataclass(frozen=True, slots=True)
 class Matrix:
-    """Every cell of the run."""
+    """Every cell of the run. ``paths`` and ``statuses`` (with its words): what there is to filter by."""
 
     columns: tuple[Column, ...]
     groups: tuple[MatrixGroup, ...]
+    left_out: tuple[LeftOut, ...]
+    paths: tuple[str, ...]
+    statuses: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,7 +59,7 @@
     },
     { rootMargin: "400px" },
   );
-  if (holders.size) {
+  {
     holders.forEach((_, id) => near.observe(document.getElementById(id)));
     setTimeout(() => load().catch(failed), 300); // so that printing finds it there
   }
