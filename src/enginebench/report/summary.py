@@ -125,7 +125,7 @@ def _notes(run: Json, cells: Sequence[CellView]) -> list[str]:
 
 def _caveats(run: Json, cells: Sequence[CellView]) -> Iterator[str]:
     if is_reference(run):
-        yield f"R{REFERENCE_LABEL[1:]}: its numbers exercise the flow and say nothing about a GPU."
+        yield f"R{REFERENCE_LABEL[1:]}: its numbers exercise the flow and stand for no other engine."
     if measured := [cell.record for cell in cells if cell.measured]:
         yield from trust.caveats(measured)
     if noisy := sum(len(cell.makespans_s) > 1 and spread(cell.makespans_s) > 0.1 for cell in cells):
