@@ -24,6 +24,7 @@ from enginebench.server.process import SupervisedServer
 
 LAUNCHES = 3  # a free port can be taken between asking and binding
 CANARY_TOKENS = 4
+CANARY_STALL_S = 300.0  # a first request may compile kernels
 POLL_S = 0.05
 CLEANUP_S = 2.0
 
@@ -151,7 +152,7 @@ class TritonServer:
     def _check_canary(self, model: str, timeout_s: float) -> None:
         try:
             inputs = canary_inputs(self.url, model, CANARY_TOKENS)
-            events = sum(1 for _ in stream_events(self.url, model, inputs, timeout_s))
+            events = sum(1 for _ in stream_events(self.url, model, inputs, min(timeout_s, CANARY_STALL_S)))
         except ServerError as error:
             raise ServerError(f"{str(error).rstrip('.')}{explain_ending(self._logs)}") from error
         if events < 2:
