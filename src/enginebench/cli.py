@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from enginebench import __version__
+from enginebench.ab_cli import add_ab
 from enginebench.build_cli import add_build
 from enginebench.doctor_cli import add_doctor
 from enginebench.errors import EnginebenchError
@@ -37,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"enginebench {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_build(commands)
+    add_ab(commands)
     add_doctor(commands)
     add_serve(commands)
     add_report(commands)

@@ -25,7 +25,9 @@ STOREYS = [
     {"report"},
     {"run"},
     {"doctor"},
-    {"build_cli", "doctor_cli", "export_cli", "report_cli", "serve_cli", "show_cli"},
+    {"compare_options"},
+    {"ab_cli", "baseline_cli", "build_cli", "compare_cli", "doctor_cli", "export_cli", "noise_cli", "report_cli",
+     "serve_cli", "show_cli", "trend_cli"},
     {"bench_options"},
     {"cli", "pytest_plugin"},
 ]

@@ -1,0 +1,117 @@
+"""``enginebench ab`` on the command line: two builds measured in turns, and a verdict."""
+
+import argparse
+import signal
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from enginebench.compare_options import add_files, add_judging, comparison_json, publish, write
+
+if TYPE_CHECKING:
+    from enginebench.builds.model import Build
+    from enginebench.run.ab import Outcome
+    from enginebench.run.ab_plan import AbPlan
+    from enginebench.run.ab_schedule import Side
+
+_BUILD = "an engine directory, or NAME=DIR[,python=PATH][,tokenizer=DIR][,…] as for --build"
+
+
+def add_ab(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Add the command ``ab``."""
+    ab = commands.add_parser(
+        "ab",
+        help="measure two builds in turns and say whether the new one is slower",
+        description="Loads both builds in turns (ABBA) until every gated number is decided or the budget ends. "
+        "Exits with 0 pass, 10 regression, 11 inconclusive, 12 invalid or not comparable.",
+    )
+    ab.add_argument("old", metavar="OLD", help=_BUILD)
+    ab.add_argument("new", metavar="NEW", help="the same, of the build to be judged")
+    add_choices(ab)
+    ab.add_argument("--pairs", type=int, metavar="N", help="pairs of blocks at most (default: 20)")
+    ab.add_argument("--max-minutes", type=float, metavar="M", help="begin no pair that would end later")
+    add_judging(ab)
+    ab.add_argument("--out", type=Path, metavar="DIR", help="where comparison.json goes (default: reports/comparisons)")
+    add_files(ab)
+    ab.set_defaults(run=_ab)
+
+
+def add_choices(parser: argparse.ArgumentParser) -> None:
+    """Add what is measured: scenarios, paths, cells, rounds, and how builds are read."""
+    parser.add_argument("--scenario", action="append", default=[], metavar="NAME", help="as for pytest bench/")
+    parser.add_argument("--path", action="append", default=[], metavar="PATH", help="as for pytest bench/")
+    parser.add_argument(
+        "--cell",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="only cells whose id holds this, or fits it as a pattern such as *-bs008; may be repeated",
+    )
+    parser.add_argument("--rounds", type=int, metavar="N", help="measured rounds a block, in place of the scenario's")
+    parser.add_argument("--engine", action="append", default=[], metavar="KEY=VALUE", help="as for pytest bench/")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="of builds that hold none")
+    parser.add_argument("--trust-remote-code", action="store_true", help="let the tokenizer run its own Python")
+
+
+def _ab(options: argparse.Namespace) -> int:
+    from enginebench.run.ab import Budget, run_ab
+    from enginebench.run.ab_plan import Wishes, plan_ab
+    from enginebench.run.builds import parse_build
+    from enginebench.run.comparison import Terms
+
+    if options.max_minutes is not None and options.max_minutes <= 0:
+        raise _refused(f"--max-minutes {options.max_minutes:g} is no time to measure in: give more than 0.")
+    builds: dict[Side, Build] = {
+        "old": parse_build(options.old, options.tokenizer, options.trust_remote_code),
+        "new": parse_build(options.new, options.tokenizer, options.trust_remote_code),
+    }
+    if builds["old"].name == builds["new"].name:
+        builds = {side: replace(build, name=f"{build.name}-{side}") for side, build in builds.items()}
+    wishes = Wishes(
+        scenarios=tuple(options.scenario),
+        paths=tuple(options.path),
+        cells=tuple(options.cell),
+        gates=tuple(options.gate),
+        engine=tuple(options.engine),
+        rounds=options.rounds,
+    )
+    plan = plan_ab(builds, wishes, Path.cwd(), options.pairs)
+    effects = _introduce(plan, options.max_minutes)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a cancelled CI job and a closed terminal end as Ctrl-C does
+        signal.signal(number, signal.default_int_handler)
+    terms = Terms(policy=options.policy, problems=plan.problems)
+    outcome = run_ab(plan, Path.cwd(), ["enginebench", *sys.argv[1:]], terms, Budget(options.max_minutes), effects)
+    return _conclude(outcome, options)
+
+
+def _refused(sentence: str) -> Exception:
+    from enginebench.errors import RunError
+
+    return RunError(sentence)
+
+
+def _introduce(plan: "AbPlan", max_minutes: float | None) -> Mapping[str, float]:
+    """Say what will be measured, and the smallest slowdown that the budget can find; return it by endpoint."""
+    from enginebench.run.ab_effect import introduction, smallest_effects
+
+    pairs = plan.pairs
+    if max_minutes is not None:
+        pairs = max(2, min(pairs, int(max_minutes * 60 / plan.pair_s)))
+    effects = smallest_effects(plan, Path.cwd(), pairs)
+    print("\n".join(introduction(plan, effects)), flush=True)
+    return effects
+
+
+def _conclude(outcome: "Outcome", options: argparse.Namespace) -> int:
+    comparison = outcome.comparison
+    publish(comparison, options)
+    place = options.out or Path("reports") / "comparisons" / comparison.id
+    write(place / "comparison.json", comparison_json(comparison))
+    for side, directory in outcome.directories.items():
+        print(f"{side}: {directory / 'report.html'}")
+    print(f"comparison: {place / 'comparison.json'}")
+    if outcome.error is not None:
+        raise outcome.error
+    return 130 if outcome.interrupted else comparison.gate.exit_code

@@ -1,0 +1,91 @@
+"""Options and files that every command with a verdict shares: how strict, what may differ, and where it is written."""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from enginebench.report.comparison import Comparison
+
+
+def add_judging(parser: argparse.ArgumentParser) -> None:
+    """Add what decides: ``--gate``, ``--policy``."""
+    parser.add_argument(
+        "--gate",
+        action="append",
+        default=[],
+        metavar="CELL:METRIC:MARGIN",
+        help="a number that decides, e.g. direct-stream-out1024-bs008:tpot_p50:5%%; may be repeated, four at most "
+        "(default: those of the scenario, else TPOT p50 and output tokens/s of the first streaming cell, 5%%)",
+    )
+    parser.add_argument(
+        "--policy",
+        choices=("release", "pr"),
+        default="release",
+        help="pr: what is inconclusive passes with a warning (default: release, where it exits with 11)",
+    )
+
+
+def add_allowing(parser: argparse.ArgumentParser) -> None:
+    """Add ``--allow``."""
+    from enginebench.decide.comparable import ALLOWABLE
+
+    parser.add_argument(
+        "--allow",
+        action="append",
+        default=[],
+        choices=ALLOWABLE,
+        metavar="WHAT",
+        help=f"compare although this differs, which is recorded: {', '.join(ALLOWABLE)}; may be repeated",
+    )
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """Add where the comparison is written beside the terminal."""
+    parser.add_argument("--json", type=Path, metavar="FILE", help="everything, as JSON")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="a comment for a pull request")
+    parser.add_argument("--junit", type=Path, metavar="FILE", help="a test case a gated number, as JUnit XML")
+    parser.add_argument("--gated-only", action="store_true", help="leave watched numbers out of the terminal's table")
+
+
+def publish(comparison: "Comparison", options: argparse.Namespace) -> None:
+    """Print the comparison and write what ``add_files`` asks for, with GitHub's step summary where there is one.
+
+    Raises:
+        RunError: a file cannot be written.
+    """
+    from enginebench.report.comparison_junit import comparison_junit
+    from enginebench.report.comparison_markdown import comparison_markdown
+    from enginebench.report.comparison_terminal import comparison_text
+
+    width, colour = shutil.get_terminal_size((150, 24)).columns, sys.stdout.isatty()
+    print(comparison_text(comparison, width=width, colour=colour, watched=not options.gated_only), end="")
+    markdown = comparison_markdown(comparison)
+    write(options.json, comparison_json(comparison))
+    write(options.markdown, markdown)
+    write(options.junit, comparison_junit(comparison))
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        with suppress(OSError), Path(summary).open("a", encoding="utf-8") as file:  # a summary is no reason to fail
+            file.write(f"{markdown}\n")
+
+
+def comparison_json(comparison: "Comparison") -> str:
+    """The content of ``comparison.json``."""
+    return json.dumps(comparison.as_json(), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
+
+
+def write(path: Path | None, text: str) -> None:
+    """Write a file with the directories that lead to it; None: nothing. Raises RunError."""
+    from enginebench.files import writing
+    from enginebench.store import write_text
+
+    if path is not None:
+        with writing(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, text)
