@@ -71,8 +71,10 @@ def _matched(endpoint: Endpoint, samples: Samples) -> list[tuple[Sample, Sample]
 def _by_pair(endpoint: Endpoint, side: Sequence[Sample]) -> dict[int, Sample]:
     by_pair: dict[int, Sample] = {}
     for sample in side:
-        if sample.pair is not None and by_pair.setdefault(sample.pair, sample) is not sample:
+        if sample.pair in by_pair:
             raise RunError(f"{endpoint.key}: pair {sample.pair} has two blocks of one build; leave one of them out.")
+        if sample.pair is not None:
+            by_pair[sample.pair] = sample
     return by_pair
 
 

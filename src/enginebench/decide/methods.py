@@ -125,8 +125,10 @@ def by_tolerance(values: Values) -> Verdict:
         return values.verdict("invalid", "A build has no value.")
     old, new = (float(np.median(side)) for side in sides)
     spread = max(float(np.max(side) / np.min(side)) - 1 for side in sides)
-    worse, tolerance = sign(endpoint) * math.log(new / old), math.log1p(endpoint.margin)
-    outcome: Outcome = "regression" if worse > tolerance else "improvement" if worse < -tolerance else "equivalent"
+    small, large = min(old, new), max(old, new)
+    outcome: Outcome = "equivalent"
+    if large - small > endpoint.margin * small:
+        outcome = "regression" if (new > old) == (endpoint.better == "lower") else "improvement"
     reasons: tuple[str, ...] = ()
     if spread > endpoint.margin:
         outcome = "inconclusive"

@@ -2,7 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
+
+from enginebench.decide.intervals import signed_rank_tail
 from enginebench.decide.looks import level, looks_within
 
 POWER = 0.8
@@ -16,12 +20,16 @@ def smallest_effect(pairs: int, sd: float, margin: float, *, endpoints: int = 1)
     """The smallest slowdown, a fraction, that a budget of ``pairs`` pairs finds four times out of five.
 
     ``sd``: of the log ratio of a pair. ``endpoints``: how many are gated, since each has to stand against the others.
-    The limit of the margin plus (t of the level + t of the power) · sd / √pairs, the usual approximation of the
-    noncentral t. Infinite for a single pair, which has no spread.
+    Student's test at the last look, by the noncentral t distribution; at the level that the cross-check attains, where
+    that is stricter. Infinite for one pair, which has no spread.
     """
     if pairs < 2:
         return math.inf
-    return math.expm1(math.log1p(margin) + _reach(pairs, level(looks_within(pairs)) / endpoints) * sd)
+    one_sided = level(looks_within(pairs))
+    attained = signed_rank_tail(pairs)
+    attained = attained[attained <= one_sided]
+    stricter = min([one_sided / endpoints, *attained[-1:]])
+    return math.expm1(math.log1p(margin) + float(_reach(pairs, stricter)) * sd)
 
 
 def pairs_needed(estimate: float, sd: float, limit: float, pairs: int, one_sided: float) -> int | None:
@@ -29,10 +37,9 @@ def pairs_needed(estimate: float, sd: float, limit: float, pairs: int, one_sided
 
     ``estimate``, ``sd``, ``limit``: in logarithms. None: more than anybody measures, as when the change is the margin.
     """
-    distance = abs(abs(estimate) - limit)
-    enough = (n for n in range(max(pairs + 1, 2), MOST_PAIRS) if _reach(n, one_sided) * sd <= distance)
-    found = next(enough, None)
-    return None if found is None else found - pairs
+    counts = np.arange(max(pairs + 1, 2), MOST_PAIRS)
+    enough = np.flatnonzero(_reach(counts, one_sided) * sd <= abs(abs(estimate) - limit))
+    return int(counts[enough[0]]) - pairs if len(enough) else None
 
 
 def next_look(pairs: int, looks: Sequence[int]) -> int | None:
@@ -40,8 +47,8 @@ def next_look(pairs: int, looks: Sequence[int]) -> int | None:
     return next((look for look in looks if look > pairs), None)
 
 
-def _reach(pairs: int, one_sided: float) -> float:
+def _reach(pairs: Any, one_sided: float) -> Any:
     """How far from a limit, in standard deviations, a true value is seen to be with the planned power."""
-    from scipy.special import stdtrit
+    from scipy.special import nctdtrinc, stdtrit
 
-    return float((stdtrit(pairs - 1, 1 - one_sided) + stdtrit(pairs - 1, POWER)) / math.sqrt(pairs))
+    return nctdtrinc(pairs - 1, 1 - POWER, stdtrit(pairs - 1, 1 - one_sided)) / np.sqrt(pairs)
