@@ -6,6 +6,7 @@ Numbers of the CSV are those of the record, in seconds and bytes and not rounded
 import csv
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -26,7 +27,6 @@ VIEW_SCHEMA = "enginebench/view/1"
 _CELL_FACTS = ("cell", "scenario", "path", "streaming", "output_tokens", "output_stdev", "load_kind", "load_level",
                "load_label", "status", "reason", "rounds", "requests", "failed_requests", "validity", "client_error",
                "gpu_peak_bytes", "host_peak_bytes")  # fmt: skip
-_UNITS = {"s": "s", "tokens/s": "per_s", "requests/s": "per_s", "fraction": "fraction"}
 _ROUND_FACTS = ("round_index", "block", "warmup", "stamp_kind")
 _COUNTS = ("index", "prompt_tokens", "reported_prompt_tokens", "requested_tokens", "tokens", "first_tokens")
 _STAMPS = ("intended_ns", "sent_ns", "first_ns", "last_ns")
@@ -77,7 +77,8 @@ def _column(metric: Metric, key: str) -> str:
     """The unit is a part of the name: ``ttft_p50_s``, ``output_tokens_per_s``, ``slo_attainment_fraction``."""
     if key in ("count", "failed"):
         return f"{metric.name}_{key}"
-    stem, unit = metric.name if key == "value" else f"{metric.name}_{key}", _UNITS[metric.unit]
+    stem = metric.name if key == "value" else f"{metric.name}_{key}"
+    unit = "per_s" if metric.unit.endswith("/s") else re.sub(r"\W+", "_", metric.unit).lower()
     return stem if f"_{unit}" in stem else f"{stem}_{unit}"
 
 

@@ -92,7 +92,7 @@ def _title(run: Mapping[str, Any]) -> Text:
 
 def _table(run: Mapping[str, Any]) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("cell", no_wrap=True)
+    table.add_column("cell", overflow="fold")  # a long id is broken, never cut
     for title, _, unit in COLUMNS:
         table.add_column(f"{title}\n{unit}", justify="right", no_wrap=True)
     table.add_column("slip\nmax ms", justify="right", no_wrap=True)
@@ -102,13 +102,13 @@ def _table(run: Mapping[str, Any]) -> Table:
     for cell_id in run["plan"]["cells"]:
         cell = run["cells"].get(cell_id)
         if cell is None:
-            table.add_row(cell_id, "not reached")
+            table.add_row(Text(cell_id), "not reached")
         elif cell["status"] != "measured":
-            table.add_row(cell_id, cell["status"].replace("_", " "))
+            table.add_row(Text(cell_id), cell["status"].replace("_", " "))
         else:
             values = [_value(cell, name, unit, with_unit=False) for _, name, unit in COLUMNS]
             rest = (_slip(cell), _memory(cell["memory"]), trust.error_words(cell) or NO_VALUE, _by_round(cell))
-            table.add_row(cell_id, *values, *rest)
+            table.add_row(Text(cell_id), *values, *rest)
     return table
 
 
