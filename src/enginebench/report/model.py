@@ -9,11 +9,13 @@ from enginebench.report.curves import load_section
 from enginebench.report.detail import Detail
 from enginebench.report.distributions import distributions_section
 from enginebench.report.facts import facts, memory_section
+from enginebench.report.layers import layers_section
 from enginebench.report.pareto import pareto_section
 from enginebench.report.repository import repository_section
 from enginebench.report.sections import Maker, gather
+from enginebench.report.server import server_section
 from enginebench.report.summary import cards, date, subtitle, title, verdict
-from enginebench.report.tables import anchors_of, findings, matrix, metric_table, percentiles, rounds
+from enginebench.report.tables import anchors_of, findings, matrix, metric_table, percentiles, requests, rounds
 from enginebench.report.timeline import timeline_section
 from enginebench.report.view import Page
 
@@ -24,9 +26,11 @@ def sections_of(run: Json, directory: Path | None) -> tuple[Maker, ...]:
     return (
         load_section,
         pareto_section,
+        layers_section,
         lambda *_: distributions_section(detail),
         lambda *_: over_time_section(detail),
         lambda *_: timeline_section(detail),
+        server_section,
         memory_section,
         repository_section,
     )
@@ -56,6 +60,7 @@ def page_of(run: Json, directory: Path | None = None) -> Page:
         cards=card_list,
         matrix=matrix(run, cells, anchors),
         percentiles=percentiles(cells),
+        requests=requests(cells),
         sections=sections,
         rounds=rounds(cells, anchors),
         findings=findings(cells, anchors),
