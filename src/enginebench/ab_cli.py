@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from enginebench.compare_options import add_files, add_judging, comparison_json, publish, write
+from enginebench.compare_options import add_choices, add_files, add_judging, comparison_json, publish, write
 
 if TYPE_CHECKING:
     from enginebench.builds.model import Build
@@ -38,26 +38,9 @@ def add_ab(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     ab.set_defaults(run=_ab)
 
 
-def add_choices(parser: argparse.ArgumentParser) -> None:
-    """Add what is measured: scenarios, paths, cells, rounds, and how builds are read."""
-    parser.add_argument("--scenario", action="append", default=[], metavar="NAME", help="as for pytest bench/")
-    parser.add_argument("--path", action="append", default=[], metavar="PATH", help="as for pytest bench/")
-    parser.add_argument(
-        "--cell",
-        action="append",
-        default=[],
-        metavar="TEXT",
-        help="only cells whose id holds this, or fits it as a pattern such as *-bs008; may be repeated",
-    )
-    parser.add_argument("--rounds", type=int, metavar="N", help="measured rounds a block, in place of the scenario's")
-    parser.add_argument("--engine", action="append", default=[], metavar="KEY=VALUE", help="as for pytest bench/")
-    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="of builds that hold none")
-    parser.add_argument("--trust-remote-code", action="store_true", help="let the tokenizer run its own Python")
-
-
 def _ab(options: argparse.Namespace) -> int:
     from enginebench.run.ab import Budget, run_ab
-    from enginebench.run.ab_plan import Wishes, plan_ab
+    from enginebench.run.ab_plan import plan_ab, wishes_of
     from enginebench.run.builds import parse_build
     from enginebench.run.comparison import Terms
 
@@ -69,14 +52,7 @@ def _ab(options: argparse.Namespace) -> int:
     }
     if builds["old"].name == builds["new"].name:
         builds = {side: replace(build, name=f"{build.name}-{side}") for side, build in builds.items()}
-    wishes = Wishes(
-        scenarios=tuple(options.scenario),
-        paths=tuple(options.path),
-        cells=tuple(options.cell),
-        gates=tuple(options.gate),
-        engine=tuple(options.engine),
-        rounds=options.rounds,
-    )
+    wishes = wishes_of(options)
     plan = plan_ab(builds, wishes, Path.cwd(), options.pairs)
     effects = _introduce(plan, options.max_minutes)
     for number in (signal.SIGTERM, signal.SIGHUP):  # a cancelled CI job and a closed terminal end as Ctrl-C does

@@ -12,13 +12,17 @@ from pathlib import Path
 
 from enginebench import __version__
 from enginebench.ab_cli import add_ab
+from enginebench.baseline_cli import add_baseline
 from enginebench.build_cli import add_build
+from enginebench.compare_cli import add_compare
 from enginebench.doctor_cli import add_doctor
 from enginebench.errors import EnginebenchError
 from enginebench.export_cli import add_export
+from enginebench.noise_cli import add_noise
 from enginebench.report_cli import add_report
 from enginebench.serve_cli import add_serve
 from enginebench.show_cli import add_show
+from enginebench.trend_cli import add_trend
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,6 +43,10 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     add_build(commands)
     add_ab(commands)
+    add_compare(commands)
+    add_baseline(commands)
+    add_noise(commands)
+    add_trend(commands)
     add_doctor(commands)
     add_serve(commands)
     add_report(commands)

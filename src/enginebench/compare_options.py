@@ -1,4 +1,4 @@
-"""Options and files that every command with a verdict shares: how strict, what may differ, and where it is written."""
+"""Options that commands around verdicts share: what is measured, how strict, what may differ, and what is written."""
 
 import argparse
 import json
@@ -11,6 +11,23 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from enginebench.report.comparison import Comparison
+
+
+def add_choices(parser: argparse.ArgumentParser) -> None:
+    """Add what is measured: scenarios, paths, cells, rounds, and how builds are read."""
+    parser.add_argument("--scenario", action="append", default=[], metavar="NAME", help="as for pytest bench/")
+    parser.add_argument("--path", action="append", default=[], metavar="PATH", help="as for pytest bench/")
+    parser.add_argument(
+        "--cell",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="only cells whose id holds this, or fits it as a pattern such as *-bs008; may be repeated",
+    )
+    parser.add_argument("--rounds", type=int, metavar="N", help="measured rounds a block, in place of the scenario's")
+    parser.add_argument("--engine", action="append", default=[], metavar="KEY=VALUE", help="as for pytest bench/")
+    parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="of builds that hold none")
+    parser.add_argument("--trust-remote-code", action="store_true", help="let the tokenizer run its own Python")
 
 
 def add_judging(parser: argparse.ArgumentParser) -> None:

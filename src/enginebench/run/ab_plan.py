@@ -1,4 +1,4 @@
-"""What an A/B measurement will do: two plans for the same cells, the endpoints that decide, and the budget.
+"""What will be measured without pytest: of two builds the same cells, the endpoints that decide, and the budget.
 
 Starts no engine. What cannot be compared is refused here, before anything is measured.
 """
@@ -37,6 +37,18 @@ class Wishes:
     gates: tuple[str, ...] = ()
     engine: tuple[str, ...] = ()  # KEY=VALUE
     rounds: int | None = None
+
+
+def wishes_of(options: Any) -> Wishes:
+    """The wishes on a command line that ``compare_options.add_choices`` read."""
+    return Wishes(
+        scenarios=tuple(options.scenario),
+        paths=tuple(options.path),
+        cells=tuple(options.cell),
+        gates=tuple(getattr(options, "gate", ())),
+        engine=tuple(options.engine),
+        rounds=options.rounds,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +96,20 @@ def plan_ab(builds: Mapping[Side, Build], wishes: Wishes, root: Path, pairs: int
     return AbPlan(plans, gated, source, pairs, problems)
 
 
+def plan_one(build: Build, wishes: Wishes, root: Path) -> Plan:
+    """A plan of one build for the cells that it can run, driven without pytest. Raises EnginebenchError."""
+    _check_rounds(wishes)
+    selection = load_selection(wishes.scenarios, root / "scenarios")
+    expansion = _chosen(expand(selection, wishes.paths), wishes.cells)
+    tokenizer = open_tokenizer(build)
+    plan = _plan(build, tokenizer, selection, expansion, wishes)
+    limits = {each.cell.id: each.not_applicable for each in plan.cells if each.not_applicable}
+    shared = _without(expansion, {"new": limits})
+    if not shared.cells:
+        raise RunError(f"No cell can be measured: {next(iter(limits.values()))}. Choose another --scenario.")
+    return _plan(build, tokenizer, selection, shared, wishes)
+
+
 def plan_sides(
     builds: Mapping[Side, Build], wishes: Wishes, root: Path
 ) -> tuple[dict[Side, Plan], tuple[Problem, ...]]:
@@ -122,6 +148,10 @@ def cell_heads(plan: Plan) -> dict[str, dict[str, Any]]:
 def _check_counts(wishes: Wishes, pairs: int) -> None:
     if pairs < 2:
         raise RunError(f"--pairs {pairs} cannot decide anything: give 2 at least, better {LOOKS[0]} or more.")
+    _check_rounds(wishes)
+
+
+def _check_rounds(wishes: Wishes) -> None:
     if wishes.rounds is not None and wishes.rounds < 1:
         raise RunError(f"--rounds {wishes.rounds} is not possible; give 1 or more.")
 

@@ -87,27 +87,36 @@ def find_stored(text: str, root: Path, environment: Json | None = None) -> Store
     Raises:
         RunError: nothing is meant, several are, or it cannot be read.
     """
-    path = Path(text)
-    if path.is_file() and path.name != "run.json":
-        return _baseline(path)
-    named = [file for file in all_baselines(root) if file.stem == text]
-    here = [file for file in named if environment and file.parent.name == machine_slug(environment)]
-    if len(here or named) == 1:
-        return _baseline((here or named)[0])
-    if named:
-        places = ", ".join(file.parent.name for file in named)
-        raise RunError(f"The baseline {text!r} exists for {places}: name one of the files.")
+    if (file := _named(text, root, environment)) is not None:
+        data = read_baseline(file)
+        return Stored(data["run"], f"baseline {data['name']}", None)
     try:
         directory = find_run(text, root)
     except RunError as error:
         names = [file.stem for file in all_baselines(root)]
-        raise RunError(f"{error} Among baselines: {did_you_mean(text, names)}") from None
+        raise RunError(f"{error} No baseline has this name either; {did_you_mean(text, names)}") from None
     return Stored(load_run(directory).data, "run", directory)
 
 
-def _baseline(file: Path) -> Stored:
-    data = read_baseline(file)
-    return Stored(data["run"], f"baseline {data['name']}", None)
+def find_baseline(text: str, root: Path) -> Path:
+    """The file of the baseline that ``text`` means, by its name or place. Raises RunError."""
+    file = _named(text, root, None)
+    if file is None:
+        names = [each.stem for each in all_baselines(root)]
+        raise RunError(f"There is no baseline {text!r} in {root / BASELINES}; {did_you_mean(text, names)}")
+    return file
+
+
+def _named(text: str, root: Path, environment: Json | None) -> Path | None:
+    path = Path(text)
+    if path.is_file() and path.name != "run.json":
+        return path
+    named = [file for file in all_baselines(root) if text in (file.stem, f"{file.parent.name}/{file.stem}")]
+    here = [file for file in named if environment and file.parent.name == machine_slug(environment)]
+    if len(here or named) > 1:
+        places = ", ".join(f"{file.parent.name}/{file.stem}" for file in named)
+        raise RunError(f"The baseline {text!r} exists for several machines: name one of {places}.")
+    return next(iter(here or named), None)
 
 
 def _small(run: Json) -> dict[str, Any]:
