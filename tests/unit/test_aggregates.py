@@ -85,6 +85,26 @@ def test_quantiles_are_those_of_the_metrics(tmp_path: Path, rounds: list[RoundRe
         assert BY_NAME[name].unit == "s"
 
 
+def test_bins_hold_what_ended_in_them(tmp_path: Path) -> None:
+    spoilt = drawn(1, 30, stamp_kind="kernel", clock_stepped=True)
+    record = drawn(4, 400, mixed=True)
+    found = some(tmp_path, record, spoilt)
+    bins, requests = found.bins, record.requests
+    assert found.arrivals == len(record.chunks) + len(spoilt.chunks)
+    assert (bins.completed.sum(), bins.failed.sum()) == (requests.ok.sum(), (~requests.ok).sum())
+    assert bins.tokens is not None
+    assert bins.tokens.sum() == record.chunks.tokens.sum()
+    place = np.digitize((requests.last_ns - found.start_ns) / 1e9, bins.edges_s) - 1
+    latency_s = (requests.last_ns - requests.intended_ns) / 1e9
+    assert np.any(np.diff(requests.last_ns) < 0)  # they do not end in the order in which they left
+    for number, median_s in enumerate(bins.p50_s["e2e_latency"]):
+        inside = np.sort(latency_s[(place == number) & requests.ok])
+        if len(inside):
+            assert median_s == inside[(len(inside) - 1) // 2]
+        else:
+            assert np.isnan(median_s)
+
+
 def test_a_cell_without_numbers_has_none(tmp_path: Path) -> None:
     assert aggregates(tmp_path, []) is None
     assert aggregates(tmp_path, [drawn(1, 4)], status="failed") is None
@@ -196,7 +216,7 @@ def test_requests_far_apart_are_told_apart_too() -> None:
     record = round_of(*[Row([(1, 1)]) for _ in range(70_000)])
     everyone = np.ones(70_000, dtype=bool)
     one, gaps = RoundPass(record, everyone, ~everyone), Gaps()
-    request = np.array([0, 69_999, 69_999, 0], dtype=np.int32)
+    request = np.array([0, 65_536, 65_536, 0], dtype=np.int32)  # alike in their last 16 bits
     one.add(Arrivals(0, request, np.array([1, 2, 4, 8], dtype=np.int64) * MS, np.ones(4, dtype=np.int32)), gaps)
     curve = gaps.itl.quantiles(requests=1, failed=0, infinite=0)
     assert curve is not None
