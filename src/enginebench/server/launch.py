@@ -45,7 +45,7 @@ class TritonServer:
         self._logs = installation.logs(place)
         self._installation = installation
         self._process = process
-        self._models: list[tuple[str, psutil.Process]] = []
+        self._processes: list[tuple[str, psutil.Process]] = []  # on which answers depend, with what they are
 
     @classmethod
     def start(
@@ -106,7 +106,7 @@ class TritonServer:
                 raise ServerError(f"Triton was not ready within {timeout_s:g} s{explain_ending(self._logs)}")
             time.sleep(POLL_S)
         self._check_starting()
-        self._models = _model_processes(self.pid)
+        self._processes = _processes(self.pid)
         self._check_canary(model, timeout_s)
 
     def check_alive(self) -> None:
@@ -115,14 +115,13 @@ class TritonServer:
         Raises:
             ServerError: something died; with the last lines of the log.
         """
-        dead = next(((model, process) for model, process in self._models if not _alive(process)), None)
-        # Stubs die with their server, whose own end is known once its supervisor has cleaned up.
+        dead = next(((what, process) for what, process in self._processes if not _alive(process)), None)
+        # They die with their server, whose own end is known once its supervisor has cleaned up.
         if ending := self._process.ending(wait_s=CLEANUP_S if dead else 0.0):
             raise ServerError(f"Triton died while it was needed ({ending}){explain_ending(self._logs)}")
         if dead:
-            raise ServerError(
-                f"The process of Triton's model {dead[0]!r} (pid {dead[1].pid}) died{explain_ending(self._logs)}"
-            )
+            which = f"The process of Triton's {dead[0]} (pid {dead[1].pid})"
+            raise ServerError(f"{which} died{explain_ending(self._logs)}")
 
     def pids(self) -> tuple[int, ...]:
         """The server's pid, then those of the processes that run its models; empty when it is gone."""
@@ -202,24 +201,26 @@ def _port_in_use(port: int) -> ServerError:
     )
 
 
-def _model_processes(pid: int) -> list[tuple[str, psutil.Process]]:
-    """The processes under ``pid`` that answers depend on, each with the name of its model."""
+def _processes(pid: int) -> list[tuple[str, psutil.Process]]:
+    """Process ``pid`` and those under it that answers depend on, each with what it is."""
     found = []
-    for process in psutil.Process(pid).children(recursive=True):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        found.append(("server", psutil.Process(pid)))
+    for process in found[0][1].children(recursive=True) if found else ():
         with contextlib.suppress(psutil.NoSuchProcess):
-            if model := _model_of(process.cmdline()):
-                found.append((model, process))
+            if model := _model_of(process.name(), process.cmdline()):
+                found.append((f"model {model!r}", process))
     return found
 
 
-def _model_of(command: list[str]) -> str | None:
+def _model_of(name: str, command: list[str]) -> str | None:
     """The model that a process of the server runs: a stub's, or the core's for ranks and the LLM API's workers."""
     path = next((argument for argument in command if argument.endswith("/model.py")), None)
     if path:
         return Path(path).parent.parent.name
-    program = Path(command[0]).name if command else ""
-    ranks = program == "tritonserver" or "mpi4py.futures.server" in command or program == "trtllmExecutorWorker"
-    return "tensorrt_llm" if ranks else None
+    # The kernel keeps 15 characters of a name.
+    of_the_core = name in {"tritonserver", "trtllmExecutorW"} or "mpi4py.futures.server" in command
+    return "tensorrt_llm" if of_the_core else None
 
 
 def _alive(process: psutil.Process) -> bool:
