@@ -80,7 +80,7 @@ def by_interval(values: Values, looks: Sequence[int], rivals: int = 1) -> Verdic
     reasons = []
     if opinion and opinion.outcome != CODES[int(found.alone)]:
         alone = CODES[int(found.alone)]
-        reasons.append(f"The t interval says {alone}, Hodges–Lehmann {opinion.outcome}: outliers, or skewed noise.")
+        reasons.append(f"The t interval says {alone}, Hodges–Lehmann {opinion.outcome}: a close call, or uneven noise.")
     elif outcome == "inconclusive":
         reasons.append(
             f"The change lies between {low:+.1%} and {high:+.1%}; the margin is {values.endpoint.margin:.3g}."
