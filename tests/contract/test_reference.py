@@ -1,6 +1,8 @@
-"""The reference runtime meets the contract."""
+"""The reference runtime meets the contract, on the CPU and, where torch sees one, on a GPU."""
 
+import importlib.util
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,10 +20,21 @@ SMALL = ReferenceOptions(
 )
 
 
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def _no_gpu() -> bool:
+    if importlib.util.find_spec("torch") is None:
+        return True
+    import torch
+
+    return not torch.cuda.is_available()
+
+
+@pytest.fixture(
+    scope="module",
+    params=["cpu", pytest.param("cuda", marks=pytest.mark.skipif(_no_gpu(), reason="no GPU, or no torch"))],
+)
+def directory(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("builds") / "small"
-    write_build(SMALL, path)
+    write_build(replace(SMALL, device=request.param), path)
     return path
 
 

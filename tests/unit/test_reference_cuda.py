@@ -1,8 +1,10 @@
-"""What of the engine on a GPU can be seen without one: its builds, its refusals, and which steps it records."""
+"""The engine on a GPU: its builds, its refusals and which steps it records; where there is one, its tokens, too."""
 
+import importlib.util
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,14 +12,26 @@ from hypothesis import strategies as st
 from enginebench.builds.build import read_build
 from enginebench.errors import BuildError, SessionError
 from enginebench.reference.build import write_build
-from enginebench.reference.cuda import doubling
-from enginebench.reference.engine import load_engine
+from enginebench.reference.cuda import CudaEngine, doubling, draw_weights
+from enginebench.reference.engine import Engine, Span, load_engine
 from enginebench.reference.options import ReferenceOptions
+from enginebench.reference.torch_ops import TorchOps
 from enginebench.runtimes.open import open_session
 
 LARGE = ReferenceOptions(  # of the size of ChatGLM3-6B
     layers=28, hidden=4096, heads=32, kv_heads=2, ffn=13_696, vocab_size=65_024, dtype="float16", device="cuda"
 )
+
+
+def _gpu() -> bool:
+    if importlib.util.find_spec("torch") is None:
+        return False
+    import torch
+
+    return bool(torch.cuda.is_available())
+
+
+GPU = _gpu()
 
 
 @pytest.fixture
@@ -40,14 +54,9 @@ def test_another_device_is_another_build(directory: Path) -> None:
 
 
 def test_without_torch_or_a_gpu_it_is_said_what_is_missing(directory: Path) -> None:
-    try:
-        import torch
-    except ImportError:
-        missing = "needs torch"
-    else:
-        if torch.cuda.is_available():
-            pytest.skip("there is a GPU here")
-        missing = "torch sees no GPU"
+    if GPU:
+        pytest.skip("there is a GPU here")
+    missing = "torch sees no GPU" if importlib.util.find_spec("torch") else "needs torch"
     with pytest.raises(BuildError, match=missing):
         load_engine(directory)
     with pytest.raises(SessionError, match=missing):
@@ -62,3 +71,28 @@ def test_some_recorded_size_covers_every_wanted_one_at_less_than_twice_it(first:
     for wanted in range(1, last + 1):
         covering = next(size for size in sizes if size >= wanted)
         assert covering < 2 * wanted or covering == sizes[0]
+
+
+@pytest.mark.skipif(not GPU, reason="no GPU, or no torch")
+def test_replayed_steps_give_the_tokens_that_numpy_gives() -> None:
+    """In float64, over four sequences that join and leave, and across the lengths at which another step is replayed."""
+    options = replace(
+        LARGE, layers=3, hidden=256, heads=4, ffn=512, dtype="float64", max_batch_size=4, max_input_len=300,
+        max_seq_len=600,
+    )  # fmt: skip
+    engine = CudaEngine(options)
+    weights = {
+        name: tensor.cpu().numpy() for name, tensor in draw_weights(options, TorchOps("float64", "cuda")).items()
+    }
+    oracle = Engine(replace(options, device="cpu"), weights)
+    spans = [Span(slot, 0, tuple(range(300, 300 + length))) for slot, length in enumerate((5, 1, 240, 64))]
+    for step in range(80):
+        expected, found = oracle.forward(spans), engine.forward(spans)
+        assert list(found.best) == list(expected.best)
+        np.testing.assert_allclose(found.row(-1), expected.row(-1), rtol=1e-9, atol=1e-9)
+        said = {
+            span.slot: (span.start + len(span.token_ids), best) for span, best in zip(spans, expected.best, strict=True)
+        }
+        spans = [Span(slot, start, (best,)) for slot, (start, best) in said.items() if slot != step // 20]
+        if step % 20 == 19:  # one leaves, another one takes its slot
+            spans.append(Span(step // 20, 0, tuple(range(400, 410 + step))))
