@@ -5,7 +5,9 @@ One server holds all of them under prefixed names; three are driven from end to 
 
 import http.client
 import json
+import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from enginebench.server.probe import canary_inputs, stream_events
 from enginebench.server.templates import MODELS
 from tests.support.embedded import needs_triton
 from tests.support.templates import (
+    STAND_INS,
     UPSTREAM,
     VERSIONS,
     ExplicitTriton,
@@ -115,3 +118,13 @@ def test_the_real_server_loads_what_was_filled(server: TritonServer, tokenizer: 
         assert answer(server, f"{version}_ensemble", tokenizer) == answer(server, "ensemble", tokenizer)
     for model in models:
         post(server.url, f"/v2/repository/models/{model}/unload", {})
+
+
+def test_the_llm_apis_model_streams_though_triton_completes_no_configuration(build: Build, tmp_path: Path) -> None:
+    templates = checkout("v1.x-main", tmp_path / "checkout", "llmapi")
+    shutil.copy(STAND_INS / "llmapi.py", templates / "all_models/llmapi/tensorrt_llm/1/model.py")
+    checkpoint = replace(build, kind="pytorch", layout="checkpoint")
+    fill_repository(checkpoint, Demand(bls_concurrency=1), templates).write(tmp_path / "models")
+    with TritonServer.start(tmp_path / "models", tmp_path / "logs") as server:  # its canary streams, or this raises
+        events = list(stream_events(server.url, "tensorrt_llm", canary_inputs(server.url, "tensorrt_llm", 5)))
+    assert [event["text_output"] for event in events] == ["a" * count for count in range(1, 6)]

@@ -4,8 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import triton_python_backend_utils as pb_utils
-
 from enginebench.server.models.preprocessing.model import TritonPythonModel as Ours
 
 
@@ -23,6 +21,3 @@ class TritonPythonModel(Ours):
 
     def _encoded(self, request: Any) -> list[Any]:
         return [tensor for tensor in super()._encoded(request) if tensor.name() in self._declared]
-
-
-assert pb_utils

@@ -26,5 +26,5 @@ class TritonPythonModel(ours.TritonPythonModel):
             tensors.append(pb_utils.Tensor("output_log_probs", np.zeros((1, 1, len(arguments[-1])), np.float32)))
             return pb_utils.InferenceResponse(output_tensors=[one for one in tensors if one.name() in declared])
 
-        ours._response = response
+        ours._response = response  # type: ignore[assignment]
         super().initialize({**args, "model_config": json.dumps(config)})

@@ -1,11 +1,11 @@
-"""For upstream's configuration of any version: our BLS model, which asks the core for what the version declares."""
+"""For upstream's configuration of any version: our BLS model, told the core's name where the version does not."""
 
 import json
 
-from enginebench.server.models.tensorrt_llm_bls import model as ours
+from enginebench.server.models.tensorrt_llm_bls.model import TritonPythonModel as Ours
 
 
-class TritonPythonModel(ours.TritonPythonModel):
+class TritonPythonModel(Ours):
     """What the python backend calls."""
 
     def initialize(self, args: dict[str, str]) -> None:
@@ -13,6 +13,4 @@ class TritonPythonModel(ours.TritonPythonModel):
         config = json.loads(args["model_config"])
         assert config["parameters"]["accumulate_tokens"]["string_value"] == "false"
         config["parameters"].setdefault("tensorrt_llm_model_name", {"string_value": "tensorrt_llm"})
-        if "num_input_tokens" not in {output["name"] for output in config["output"]}:
-            ours.COUNTS = ()
         super().initialize({**args, "model_config": json.dumps(config)})
