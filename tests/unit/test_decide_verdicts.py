@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from enginebench.decide.decisions import decide_pairs, decide_stored
 from enginebench.decide.gate import gate
-from enginebench.decide.intervals import REGRESSION
+from enginebench.decide.intervals import CODES, REGRESSION
 from enginebench.decide.looks import LOOKS, looks_within
 from enginebench.decide.model import (
     Endpoint,
@@ -243,7 +243,10 @@ def test_memory_is_held_to_its_tolerance(new: float, outcome: str) -> None:
 
 
 def test_memory_that_changes_from_load_to_load_is_inconclusive() -> None:
-    assert one(MEMORY, samples([100.0, 104.0], [110.0, 110.0])).outcome == "inconclusive"
+    assert one(MEMORY, samples([100.0, 104.0], [101.0, 105.0])).outcome == "inconclusive"
+    assert one(MEMORY, samples([100.0, 101.0], [101.0, 102.0])).outcome == "equivalent"
+    assert one(MEMORY, samples([100.0, 104.0], [110.0, 112.0])).outcome == "regression"
+    assert one(replace(MEMORY, better="higher"), samples([100.0, 104.0], [110.0, 112.0])).outcome == "improvement"
     assert one(MEMORY, samples([], [110.0])).outcome == "invalid"
 
 
@@ -271,6 +274,16 @@ def test_watched_endpoints_are_corrected_among_themselves() -> None:
     last = others[-1]
     assert last.p_value is not None
     assert last.q_value == pytest.approx(31 * last.p_value)
+
+
+def test_real_measurements_are_decided_as_the_simulated_ones() -> None:
+    worse = np.random.default_rng(5).normal([[[0.0], [0.06], [0.12]]], 0.04, (60, 3, 12))
+    codes, ended = decide_many(worse, math.log1p(0.05), (4, 8, 12))
+    endpoints = [replace(TPOT, cell_id=f"cell-{number}") for number in range(3)]
+    for row, expected, pairs in zip(worse, codes, ended, strict=True):
+        blocks = {each: from_ratios(list(ratios[:pairs])) for each, ratios in zip(endpoints, row, strict=True)}
+        assert [each.outcome for each in decide_pairs(blocks, (4, 8, 12))] == [CODES[code] for code in expected]
+    assert len(set(codes.ravel())) == 3
 
 
 def test_no_more_than_four_may_decide() -> None:
@@ -406,6 +419,6 @@ def test_an_inconclusive_pull_request_is_warned() -> None:
     (warning,) = result.warnings
     assert result == GateResult(0, "pr", (), (warning,))
     assert warning == (
-        "novel-direct-stream-out0128-bs008/tpot_p50: inconclusive +20.0% (+10.0% to +30.0%, margin 0.05) "
+        "novel-direct-stream-out0128-bs008/tpot_p50: inconclusive +20.0% (+10.0% to +30.0%, margin 5%) "
         "about 6 more pairs needed. Because."
     )

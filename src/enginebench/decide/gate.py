@@ -42,7 +42,7 @@ def sentence(verdict: Verdict) -> str:
     if verdict.change is not None:
         parts.append(f"{verdict.change:+.1%}")
     if verdict.low is not None and verdict.high is not None:
-        parts.append(f"({verdict.low:+.1%} to {verdict.high:+.1%}, margin {verdict.endpoint.margin:.3g})")
+        parts.append(f"({verdict.low:+.1%} to {verdict.high:+.1%}, margin {verdict.endpoint.margin * 100:.3g}%)")
     if verdict.pairs_needed is not None:
         parts.append(f"about {verdict.pairs_needed} more pairs needed")
     return ". ".join([" ".join(parts), *(reason.rstrip(".") for reason in verdict.reasons)]) + "."

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from enginebench.decide.intervals import CODES, Interval, assess
 from enginebench.decide.looks import ALPHA, level, penalty
 from enginebench.decide.model import CrossCheck, Endpoint, Outcome, Verdict
-from enginebench.decide.planning import next_look, pairs_needed
+from enginebench.decide.planning import pairs_needed
 
 Floats = NDArray[np.float64]
 
@@ -82,9 +82,8 @@ def by_interval(values: Values, looks: Sequence[int], rivals: int = 1) -> Verdic
         alone = CODES[int(found.alone)]
         reasons.append(f"The t interval says {alone}, Hodges–Lehmann {opinion.outcome}: a close call, or uneven noise.")
     elif outcome == "inconclusive":
-        reasons.append(
-            f"The change lies between {low:+.1%} and {high:+.1%}; the margin is {values.endpoint.margin:.3g}."
-        )
+        margin = _percent(values.endpoint.margin)
+        reasons.append(f"The change lies between {low:+.1%} and {high:+.1%}; the margin is {margin}.")
     beyond = float(worse.mean()) > limit
     needed = pairs_needed(
         float(worse.mean()), float(worse.std(ddof=1)), limit, len(worse), level(looks) / (rivals if beyond else 1)
@@ -112,28 +111,31 @@ def by_signs(values: Values, looks: Sequence[int], rivals: int = 1) -> Verdict:
     outcome: Outcome = "inconclusive"
     if ready and min(p_value, p_better) <= ALPHA:
         outcome = "regression" if p_value < p_better else "improvement"
-    enough = math.ceil(math.log2(penalty(looks) * rivals / ALPHA)) - len(worse)
-    needed = enough if enough > 0 else (next_look(len(worse), looks) or len(worse) + 1) - len(worse)
+    needed = max(1, math.ceil(math.log2(penalty(looks) * rivals / ALPHA)) - len(worse))  # if all were on one side
     verdict = values.verdict(outcome, reason)
     return replace(verdict, p_value=min(1.0, p_value), pairs_needed=needed, method="sign test")
 
 
 def by_tolerance(values: Values) -> Verdict:
-    """Medians against the margin, exactly: for numbers without noise, such as memory."""
-    endpoint, sides = values.endpoint, (values.old, values.new)
-    if not all(len(side) and _usable(side) for side in sides):
+    """The margin against the least and the greatest ratio of two loads: for numbers without noise, such as memory."""
+    old, new, margin = values.old, values.new, 1 + values.endpoint.margin
+    if not (len(old) and len(new) and _usable(old) and _usable(new)):
         return values.verdict("invalid", "A build has no value.")
-    old, new = (float(np.median(side)) for side in sides)
-    spread = max(float(np.max(side) / np.min(side)) - 1 for side in sides)
-    small, large = min(old, new), max(old, new)
-    outcome: Outcome = "equivalent"
-    if large - small > endpoint.margin * small:
-        outcome = "regression" if (new > old) == (endpoint.better == "lower") else "improvement"
-    reasons: tuple[str, ...] = ()
-    if spread > endpoint.margin:
-        outcome = "inconclusive"
-        reasons = (f"Loads of one build differ by {spread:.2%}, more than the tolerance of {endpoint.margin:.3g}.",)
-    return replace(values.verdict(outcome, *reasons), change=new / old - 1, old=old, new=new, method="exact tolerance")
+    least, most = float(new.min() / old.max()), float(new.max() / old.min())
+    lower_is_better = values.endpoint.better == "lower"
+    outcome: Outcome = "inconclusive"
+    if least > margin:
+        outcome = "regression" if lower_is_better else "improvement"
+    elif most * margin < 1:
+        outcome = "improvement" if lower_is_better else "regression"
+    elif least * margin >= 1 and most <= margin:
+        outcome = "equivalent"
+    reason = (
+        f"From load to load it changes by {least - 1:+.2%} to {most - 1:+.2%}; the margin is {_percent(margin - 1)}."
+    )
+    verdict = values.verdict(outcome, *([reason] if outcome == "inconclusive" else []))
+    middle = float(np.median(old)), float(np.median(new))
+    return replace(verdict, change=middle[1] / middle[0] - 1, old=middle[0], new=middle[1], method="exact tolerance")
 
 
 def _cross_check(endpoint: Endpoint, interval: Interval | None, opinion: NDArray[np.int8] | None) -> CrossCheck | None:
@@ -150,3 +152,7 @@ def _sign_p(count: int, pairs: int) -> float:
 
 def _usable(values: Floats) -> bool:
     return bool(np.all(np.isfinite(values) & (values > 0)))
+
+
+def _percent(share: float) -> str:
+    return f"{share * 100:.3g}%"

@@ -1,7 +1,6 @@
 """How many pairs a decision takes, and how small an effect a number of pairs can find."""
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,11 +39,6 @@ def pairs_needed(estimate: float, sd: float, limit: float, pairs: int, one_sided
     counts = np.arange(max(pairs + 1, 2), MOST_PAIRS)
     enough = np.flatnonzero(_reach(counts, one_sided) * sd <= abs(abs(estimate) - limit))
     return int(counts[enough[0]]) - pairs if len(enough) else None
-
-
-def next_look(pairs: int, looks: Sequence[int]) -> int | None:
-    """How many pairs there are at the next look; None after the last."""
-    return next((look for look in looks if look > pairs), None)
 
 
 def _reach(pairs: Any, one_sided: float) -> Any:
