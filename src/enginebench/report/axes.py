@@ -82,10 +82,11 @@ def rule_spec(plot: Plot, rule: Rule, suffix: str) -> Json:
 
 def _beside(plot: Plot, rule: Rule) -> Json:
     """Where a line's label stands: above the plot for an upright line, on the line for a level one."""
+    known = list(_values(plot, across=rule.axis == "x"))
     if rule.axis == "y":
-        return {"textposition": "end", "textangle": 0, "xanchor": "right", "yanchor": "bottom"}
-    known = list(_values(plot, across=True))
-    far = bool(known) and rule.at > min(known) + 0.7 * (max(known) - min(known))
+        high = rule.at > 0.8 * max(known)
+        return {"textposition": "end", "textangle": 0, "xanchor": "right", "yanchor": "top" if high else "bottom"}
+    far = rule.at > min(known) + 0.7 * (max(known) - min(known))
     return {"textposition": "end", "textangle": 0, "xanchor": "right" if far else "left", "yanchor": "bottom"}
 
 

@@ -43,7 +43,7 @@ def _figure(number: int, cell: CellView, found: CellAggregates) -> Figure:
     return Figure(
         id=f"over-time-{number}",
         title=title,
-        finding=_finding(names[0], found.bins) if names else "No request completed.",
+        finding=_finding(names[0], cell) if names else "No request completed.",
         plots=tuple(replace(plot, rules=_shaded(found, words=plot is plots[0])) for plot in plots),
         table=_table(title, names, found.bins),
         columns=False,
@@ -87,23 +87,18 @@ def _middles(bins: TimeBins) -> tuple[float, ...]:
     return tuple(((bins.edges_s[:-1] + bins.edges_s[1:]) / 2).tolist())
 
 
-def _finding(name: str, bins: TimeBins) -> str:
-    """The first third of the measured time against the last: a drift, or none."""
-    measured = [
-        value
-        for start, value in zip(bins.edges_s[:-1].tolist(), bins.p50_s[name].tolist(), strict=True)
-        if start >= 0 and math.isfinite(value)
-    ]
-    title = f"{BY_NAME[name].title} p50"
-    if len(measured) < 6:
-        return f"{title}: too few stretches of time to speak of a drift."
-    third = len(measured) // 3
-    before, after = (sorted(part)[third // 2] for part in (measured[:third], measured[-third:]))
-    scale = scale_for("s", [before, after])
-    words = (
-        f"from {scale.number(before)} to {scale.text(after)} ({percent(after / before - 1)})" if before else "steady"
+def _finding(name: str, cell: CellView) -> str:
+    """The first measured round against the last: a drift, or none."""
+    title, rounds = f"{BY_NAME[name].title} p50", cell.per_round(name)
+    if len(rounds) < 2 or not rounds[0]:
+        return (
+            f"{title} {scale_for('s', rounds).text(rounds[0])} in the one round." if rounds else f"{title}: no value."
+        )
+    scale = scale_for("s", rounds)
+    change = percent(rounds[-1] / rounds[0] - 1)
+    return (
+        f"{title} from {scale.number(rounds[0])} in the first round to {scale.text(rounds[-1])} in the last ({change})."
     )
-    return f"{title}, first against last third of the measured time: {words}."
 
 
 def _table(caption: str, names: Sequence[str], bins: TimeBins) -> Table:

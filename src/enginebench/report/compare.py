@@ -31,6 +31,7 @@ E2E = Shown("e2e_latency", "E2E p50", "s", "lower")
 OUTPUT_RATE = Shown("output_tokens_per_s", "Output tokens/s", "tokens/s", "higher")
 REQUEST_RATE = Shown("requests_per_s", "Requests/s", "requests/s", "higher")
 STEADY_RATE = Shown("steady_output_tokens_per_s", "Steady tokens/s", "tokens/s", "higher")
+ATTAINMENT = Shown("slo_attainment", "Within SLOs", "fraction", "higher")
 SLIP = Shown("slip", "Slip max", "s", "lower", "max")
 Scales = Mapping[str, Scale]
 HEADLINES = (TTFT, TPOT, E2E, OUTPUT_RATE, REQUEST_RATE)

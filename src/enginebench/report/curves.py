@@ -1,12 +1,13 @@
 """Metrics against the load: what the figures draw, and the same numbers as a table."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from enginebench.report import slo
 from enginebench.report.cells import CellView, Json, cells_of, path_rank
 from enginebench.report.compare import E2E, OUTPUT_RATE, TPOT, TTFT, Shown, finding, metric_scale
-from enginebench.report.figures import Axis, Figure, Marks, Plot, Section
+from enginebench.report.figures import Axis, Figure, Marks, Plot, Rule, Section
 from enginebench.report.units import DASH, Scale, count
 from enginebench.report.view import Column, Table, Text
 
@@ -25,7 +26,7 @@ def load_section(run: Json, _directory: Path | None) -> Section | None:
     cells = cells_of(run)
     measured = sorted((cell for cell in cells if cell.measured), key=lambda cell: _rank(cells, cell))
     groups = groupby(measured, key=lambda cell: (cell.scenario, cell.output_words, cell.load.rank[:2]))
-    figures = [_figure(number, list(members)) for number, (_, members) in enumerate(groups, 1)]
+    figures = [_figure(number, list(members), run) for number, (_, members) in enumerate(groups, 1)]
     drawn = tuple(figure for figure in figures if figure.plots)
     if not drawn:
         return None
@@ -39,28 +40,52 @@ def _rank(cells: Sequence[CellView], cell: CellView) -> tuple[int, int, float, t
     return first, cell.output_tokens, cell.output_stdev, cell.load.rank[:2]
 
 
-def _figure(number: int, cells: Sequence[CellView]) -> Figure:
+def _figure(number: int, cells: Sequence[CellView], run: Json) -> Figure:
     wanted = (TTFT, TPOT, OUTPUT_RATE) if any(cell.streaming for cell in cells) else (E2E, OUTPUT_RATE)
     shown = [one for one in wanted if any(cell.value(one.metric) is not None for cell in cells)]
     scales = {one.metric: metric_scale(one, cells) for one in shown}
     first = cells[0]
     pattern = f", {first.load.pattern} arrivals" if first.load.pattern else ""
     title = f"{first.scenario}, {first.output_words} tokens out{pattern}"
+    limits = slo.limits_of(run, first.scenario)
     return Figure(
         id=f"load-{number}",
         title=title,
-        finding=finding(cells),
-        plots=tuple(_plot(one, scales[one.metric], cells) for one in shown),
+        finding=f"{finding(cells)} {slo.sentence(limits, cells)}".rstrip(),
+        plots=tuple(_plot(one, scales[one.metric], cells, limits) for one in shown),
         table=_table(title, shown, scales, cells),
     )
 
 
-def _plot(shown: Shown, scale: Scale, cells: Sequence[CellView]) -> Plot:
+def _plot(shown: Shown, scale: Scale, cells: Sequence[CellView], limits: Mapping[str, float]) -> Plot:
     levels = sorted({cell.load.level for cell in cells})
     ticks = tuple((level, f"{level:,.6g}") for level in levels)
     x = Axis(cells[0].load.axis, log=True, ticks=ticks)
     y = Axis(shown.title, scale.symbol, better="lower" if shown.better == "lower" else "higher")
-    return Plot(shown.title, x, y, tuple(_series(shown, scale, cells)))
+    limit_s = limits.get(shown.metric)
+    rules = () if limit_s is None else (Rule("y", limit_s * scale.factor, f"SLO {slo.limit_words(limit_s)}"),)
+    return Plot(shown.title, x, y, (*_series(shown, scale, cells), *_last_kept(shown, scale, cells)), rules)
+
+
+def _last_kept(shown: Shown, scale: Scale, cells: Sequence[CellView]) -> Iterator[Marks]:
+    """A ring around the heaviest load at which each path keeps the SLOs."""
+    kept = [cell for cell in slo.last_kept(cells).values() if cell is not None]
+    known = [(cell, value) for cell in kept if (value := cell.value(shown.metric)) is not None]
+    if known:
+        yield Marks(
+            name="heaviest load within the SLOs",
+            kind="dots",
+            x=tuple(_place(cell) for cell, _ in known),
+            y=tuple(value * scale.factor for _, value in known),
+            texts=tuple(_words(cell, scale.text(value)) for cell, value in known),
+            role="good",
+            dashed=True,
+        )
+
+
+def _place(cell: CellView) -> float:
+    """Where a cell stands on the axis of loads: paths lie side by side."""
+    return cell.load.level * 10 ** ((path_rank(cell.path) - 1.5) * DODGE)
 
 
 def _series(shown: Shown, scale: Scale, cells: Iterable[CellView]) -> Iterator[Marks]:
@@ -73,7 +98,7 @@ def _series(shown: Shown, scale: Scale, cells: Iterable[CellView]) -> Iterator[M
         yield Marks(
             name=f"{path}, whole answers" if whole else path,
             kind="line",
-            x=tuple(cell.load.level * 10 ** ((path_rank(path) - 1.5) * DODGE) for cell, _ in known),
+            x=tuple(_place(cell) for cell, _ in known),
             y=tuple(value * scale.factor for _, value in known),
             low=tuple(min(reach) * scale.factor for reach in reaches),
             high=tuple(max(reach) * scale.factor for reach in reaches),

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Sequence
 
 from enginebench.measure.metrics import BY_NAME, PERCENTILE_FLOORS
 from enginebench.report.aggregates import CellAggregates
-from enginebench.report.cells import CellView
+from enginebench.report.cells import CellView, Json
 from enginebench.report.detail import Detail
 from enginebench.report.figures import Axis, Figure, Marks, Plot, Rule, Section
 from enginebench.report.quantiles import Quantiles
+from enginebench.report.slo import limit_words, limits_of
 from enginebench.report.units import DASH, Scale, count, scale_for
 from enginebench.report.view import Column, Table, Text
 
@@ -30,33 +31,43 @@ Group = Sequence[tuple[CellView, CellAggregates]]
 def distributions_section(detail: Detail) -> Section | None:
     """A figure for each scenario, mode and length of answers that left records."""
     groups = [group for group in detail.groups() if max(found.requests for _, found in group) >= MIN_REQUESTS]
-    figures = tuple(_figure(number, group) for number, group in enumerate(groups, 1))
+    figures = tuple(_figure(number, group, detail.run) for number, group in enumerate(groups, 1))
     return Section("distributions", "Distributions", LEAD, figures) if figures else None
 
 
-def _figure(number: int, group: Group) -> Figure:
+def _figure(number: int, group: Group, run: Json) -> Figure:
     first = group[0][0]
     shown = [name for name in SHOWN if any(name in found.quantiles for _, found in group)]
     scales = {name: _scale(name, group) for name in shown}
     mode = "" if first.streaming else ", without streaming"
     title = f"{first.scenario}, {first.output_words} tokens out{mode}, {first.load.words}"
+    limits = limits_of(run, first.scenario)
     return Figure(
         id=f"distribution-{number}",
         title=title,
         finding=_finding(shown[0] if first.streaming else "e2e_latency", scales, group),
-        plots=tuple(_plot(name, scales[name], group) for name in shown),
+        plots=tuple(_plot(name, scales[name], group, limits.get(name)) for name in shown),
         table=_table(title, shown, scales, group),
     )
 
 
-def _plot(name: str, scale: Scale, group: Group) -> Plot:
+def _plot(name: str, scale: Scale, group: Group, limit_s: float | None) -> Plot:
     curves = [(cell, found.quantiles[name]) for cell, found in group if name in found.quantiles]
     x = Axis(BY_NAME[name].title, scale.symbol, log=True, better="lower")
-    y = Axis("share of tokens" if name == "itl" else "share of requests", "%")
     marks = tuple(part for cell, curve in curves for part in _curve(cell.path, curve, scale))
     fewest = min(curve.requests for _, curve in curves)
-    marked = [percent for percent in (50, 90, 99) if fewest >= PERCENTILE_FLOORS[percent]]
-    return Plot(BY_NAME[name].title, x, y, marks, tuple(Rule("y", percent, f"p{percent}") for percent in marked))
+    y = Axis("share of tokens" if name == "itl" else "share of requests", "%", ticks=tuple(_ticks(fewest)))
+    rules = () if limit_s is None else (Rule("x", limit_s * scale.factor, f"SLO {limit_words(limit_s)}"),)
+    return Plot(BY_NAME[name].title, x, y, marks, rules)
+
+
+def _ticks(requests: int) -> Iterator[tuple[float, str]]:
+    """The percentiles that so many requests bear, and the ends."""
+    marked = [percent for percent in (50, 90, 99) if requests >= PERCENTILE_FLOORS[percent]]
+    yield 0.0, "0"
+    yield from ((float(percent), f"p{percent}") for percent in marked)
+    if 99 not in marked:  # there is no room for both
+        yield 100.0, "100"
 
 
 def _curve(path: str, curve: Quantiles, scale: Scale) -> Iterator[Marks]:
@@ -66,7 +77,7 @@ def _curve(path: str, curve: Quantiles, scale: Scale) -> Iterator[Marks]:
         for share, value in zip(curve.shares.tolist(), curve.values_s.tolist(), strict=True)
         if value not in (0.0, float("inf"))
     ]
-    sure = [point for point in points if (100 - point[0]) / 100 * curve.requests >= FEW]
+    sure = [point for point in points if round((100 - point[0]) / 100 * curve.requests) >= FEW]
     tail = points[max(0, len(sure) - 1) :]
     if sure:
         yield _part(path, path, sure)

@@ -5,10 +5,11 @@ Each colour passes 3:1 on white and on the dark background. Knows neither plotly
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 from enginebench.report.figures import Figure, Marks, Plot
 
-MAX_MARKED = 40
+MAX_MARKED = 16
 """A line of more points than this shows none of them."""
 
 
@@ -85,23 +86,26 @@ class LegendEntry:
 
 
 def looks(plot: Plot) -> Iterator[tuple[Marks, Look]]:
-    """Each series of ``plot`` with its look."""
-    taken = 0
+    """Each series of ``plot`` with its look; those of one name share it."""
+    free = cycle(OTHERS)
+    taken: dict[str, Look] = {}
     for marks in plot.marks:
-        known = PATHS.get(marks.role) or MEANINGS.get(marks.role)
-        yield marks, known or OTHERS[taken % len(OTHERS)]
-        taken += known is None
+        known = PATHS.get(marks.role) or MEANINGS.get(marks.role) or taken.get(marks.name)
+        look = known or next(free)
+        taken.setdefault(marks.name, look)
+        yield marks, look
 
 
 def legend(figure: Figure) -> tuple[LegendEntry, ...]:
-    """The series of ``figure`` by name, each once: those that share their plot with another."""
+    """The series of ``figure`` by name, each once: those that share their plot with another, muted ones last."""
     found: dict[str, LegendEntry] = {}
     for plot in figure.plots:
         names = {marks.name for marks in plot.marks if marks.name}
         if len(names) > 1:
             for marks, look in looks(plot):
                 found.setdefault(marks.name, LegendEntry(marks.name, look, marks.kind, is_marked(marks), marks.dashed))
-    return tuple(entry for name, entry in found.items() if name)
+    entries = [entry for name, entry in found.items() if name]
+    return tuple(sorted(entries, key=lambda entry: entry.look == MEANINGS["muted"]))
 
 
 def is_marked(marks: Marks) -> bool:

@@ -97,7 +97,8 @@ def _plot(shown: Shown, points: Sequence[_Point], scale: Scale, gpus: int | None
         texts=tuple(_words(point, scale) for point in best),
         role="muted",
     )
-    x = Axis(shown.title, scale.symbol, better="lower")
+    latencies = [point.latency_s for point in points]
+    x = Axis(shown.title, scale.symbol, log=max(latencies) > 8 * min(latencies) > 0, from_zero=False, better="lower")
     y = Axis(_rate_words(gpus), better="higher")
     return Plot(f"{_rate_words(gpus)} against {shown.title}", x, y, (edge, *_dots(points, scale)))
 

@@ -68,9 +68,15 @@ def date(stamp: str) -> str:
 def verdict(run: Json, cells: Sequence[CellView]) -> Verdict:
     """What was measured and what not, bad news first, and what bounds the trust in the numbers."""
     found = Counter(cell.status for cell in cells)
-    order = ("failed", "missing", "measured", "not_applicable", "skipped", "left_out")
-    counts = tuple((status, STATUS_WORDS[status], found[status]) for status in order if found[status])
-    return Verdict(_level(run, cells, found), _headline(found), counts, tuple(_notes(run, cells)))
+    shown = Counter(trust.status_of(cell.record, cell.status) for cell in cells)
+    order = ("failed", "missing", "invalid", "degraded", "measured", "not_applicable", "skipped")
+    counts = tuple((status, STATUS_WORDS.get(status, status), shown[status]) for status in order if shown[status])
+    return Verdict(
+        _level(run, cells, found),
+        f"{_headline(found).removesuffix('.')}{_doubts(shown)}.",
+        counts,
+        tuple(_notes(run, cells)),
+    )
 
 
 def cards(cells: Sequence[CellView]) -> tuple[str, tuple[Card, ...]]:
@@ -107,6 +113,11 @@ def _headline(found: Counter[str]) -> str:
     rest = [f"{found[status]} {STATUS_WORDS[status]}" for status in ("not_applicable", "skipped") if found[status]]
     parts = [*bad, f"{found['measured']} of {count(planned, 'cell')} measured", *rest]
     return ", ".join(parts) + "."
+
+
+def _doubts(shown: Counter[str]) -> str:
+    """How many of the measured cells are not to be trusted."""
+    return "".join(f", {shown[level]} {level.upper()}" for level in trust.DOUBTFUL if shown[level])
 
 
 def _notes(run: Json, cells: Sequence[CellView]) -> list[str]:

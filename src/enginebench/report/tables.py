@@ -9,7 +9,16 @@ from statistics import median
 from enginebench.measure.metrics import BY_NAME, METRICS
 from enginebench.report import trust
 from enginebench.report.cells import STATUS_WORDS, CellView, Json, path_rank
-from enginebench.report.compare import HEADLINES, SLIP, STEADY_RATE, Shown, metric_scale, rounds_sentence, spread
+from enginebench.report.compare import (
+    ATTAINMENT,
+    HEADLINES,
+    SLIP,
+    STEADY_RATE,
+    Shown,
+    metric_scale,
+    rounds_sentence,
+    spread,
+)
 from enginebench.report.summary import MEMORY_TITLES, memory_kind
 from enginebench.report.units import DASH, MINUS, Scale, count, percent, scale_for
 from enginebench.report.view import (
@@ -72,6 +81,26 @@ def percentiles(cells: Sequence[CellView]) -> Table | None:
     return Table("Every distribution of every cell", tuple(columns), tuple(_percentile_row(*one) for one in found))
 
 
+def requests(cells: Sequence[CellView]) -> Table | None:
+    """How many requests and tokens each measured cell is made of; None without any, or with too many for a page."""
+    measured = [cell for cell in cells if cell.measured]
+    if not measured or len(measured) > MAX_PERCENTILE_ROWS:
+        return None
+    titles = ("Rounds", "Warm-up rounds", "Requests a round", "Requests", "Failed", "Prompt tokens", "Answer tokens")
+    columns = (Column("Cell", numeric=False), *(Column(title) for title in titles), Column("Stamps", numeric=False))
+    return Table("Requests and tokens of every cell", columns, tuple(_requests_row(cell) for cell in measured))
+
+
+def _requests_row(cell: CellView) -> tuple[Text, ...]:
+    keys = ("rounds", "warmup_rounds", "requests_per_round", "requests", "failed_requests")
+    numbers = (cell.record.get(key) for key in keys)
+    counts = (Text(DASH, "not recorded") if number is None else Text(f"{number:,}") for number in numbers)
+    low, high = cell.record.get("prompt_tokens") or (None, None)
+    prompt = DASH if low is None else f"{low:,}" if low == high else f"{low:,}–{high:,}"
+    stamps = cell.record.get("stamp_kind") or "unknown"
+    return (Text(cell.id), *counts, Text(prompt, "not recorded"), Text(cell.output_words), Text(stamps))
+
+
 def rounds(cells: Sequence[CellView], anchors: Anchors) -> Rounds:
     """How long each round of each cell took, as numbers and as dots on one common axis."""
     chosen = [cell for cell in cells if cell.makespans_s]
@@ -83,8 +112,11 @@ def rounds(cells: Sequence[CellView], anchors: Anchors) -> Rounds:
 
 
 def findings(cells: Sequence[CellView], anchors: Anchors) -> tuple[Finding, ...]:
-    """Each sentence once, with the cells that it is about."""
+    """Why cells failed, then what was noticed of others: each sentence once, with the cells that it is about."""
     found: dict[str, list[tuple[str, str]]] = {}
+    for cell in cells:
+        if cell.status == "failed":
+            found.setdefault(f"Failed: {cell.reason}", []).append((anchors[cell.id], cell.id))
     for cell in cells:
         for text in (*cell.findings, *(trust.reasons_of(cell.record) if cell.measured else ())):
             found.setdefault(text, []).append((anchors[cell.id], cell.id))
@@ -109,8 +141,8 @@ def _left_out(cells: Sequence[CellView], anchors: Anchors) -> tuple[LeftOut, ...
 
 def _matrix_metrics(cells: Sequence[CellView]) -> tuple[Shown, ...]:
     """The headlines, how late the client was, and what only some loads have."""
-    steady = (STEADY_RATE,) if any(STEADY_RATE.of(cell) is not None for cell in cells) else ()
-    return (*HEADLINES, *steady, SLIP)
+    some = (shown for shown in (STEADY_RATE, ATTAINMENT) if any(shown.of(cell) is not None for cell in cells))
+    return (*HEADLINES, *some, SLIP)
 
 
 def _matrix_rows(

@@ -5,6 +5,7 @@ The slowest requests and a seeded sample of the others, of the cells of the run'
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import TypeAlias
 
 from enginebench.report.aggregates import CellAggregates, RequestRow
 from enginebench.report.cells import CellView
@@ -15,10 +16,17 @@ from enginebench.report.view import Column, Table, Text
 
 SLOWEST = 8
 SAMPLED = 12
+MAX_STALLS = 3
+"""Of a request, the longest."""
+WAITING, UNTIL_FIRST, UNTIL_LAST = "waiting in the client", "until the first token", "until the answer"
+DECODING, STALL = "decoding", "stalled"
+ROLES = {WAITING: "muted", DECODING: "good", STALL: "bad"}
+Part: TypeAlias = tuple[str, float]  # what, and seconds
 LEAD = (
     f"The {SLOWEST} slowest requests and a seeded sample of {SAMPLED} others of each path, in the order of release. "
     "Zero is the moment at which the load wanted a request to leave. The first part is the client's own delay, the "
-    "next lasts until the first token (queue and prefill), the last until the last token."
+    "next lasts until the first token (queue and prefill), the last until the last token. A stall is a gap between "
+    "arrivals of more than five medians."
 )
 
 
@@ -35,7 +43,7 @@ def _figure(number: int, cell: CellView, found: CellAggregates) -> Figure:
     return Figure(
         id=f"timeline-{number}",
         title=title,
-        finding=_finding(cell, found),
+        finding=_finding(found),
         plots=(_plot(cell, rows, scale),),
         table=_table(title, rows, scale),
     )
@@ -52,55 +60,40 @@ def _chosen(rows: Sequence[RequestRow]) -> Sequence[RequestRow]:
 
 
 def _plot(cell: CellView, rows: Sequence[RequestRow], scale: Scale) -> Plot:
-    names = [_name(row) for row in rows]
-    parts = [_parts(row) for row in rows]
-    words = (
-        ("waiting in the client", "until the first token", "decoding")
-        if cell.streaming
-        else (
-            "waiting in the client",
-            "until the answer",
-            "",
-        )
+    parts = [list(_parts(row, streaming=cell.streaming)) for row in rows]
+    marks = tuple(_marks(place, parts, [_name(row) for row in rows], scale) for place in range(max(map(len, parts))))
+    across = Axis("since the release", scale.symbol)
+    return Plot("Requests", across, Axis(""), marks, stacked=True, horizontal=True)
+
+
+def _parts(row: RequestRow, *, streaming: bool) -> Iterator[Part]:
+    """What a request spent its time with, in order: every second part after the first two is a stall."""
+    sent = max(0.0, row.sent_s or 0.0)
+    first = row.first_s if streaming and row.first_s is not None else row.last_s
+    at = sent if first is None else first
+    yield WAITING, sent
+    yield UNTIL_FIRST if streaming else UNTIL_LAST, at - sent
+    longest = sorted(row.stalls_s, key=lambda stall: stall[0] - stall[1])[:MAX_STALLS]
+    for start, end in sorted(longest):
+        yield DECODING, max(0.0, start - at)
+        yield STALL, end - max(start, at)
+        at = end
+    if streaming and row.last_s is not None:
+        yield DECODING, max(0.0, row.last_s - at)
+
+
+def _marks(place: int, parts: Sequence[Sequence[Part]], names: Sequence[str], scale: Scale) -> Marks:
+    """The bars at one place of the order; requests with fewer parts have none there."""
+    there = [(name, *each[place]) for name, each in zip(names, parts, strict=True) if place < len(each)]
+    (what,) = {what for _, what, _ in there}
+    return Marks(
+        name=what,
+        kind="bars",
+        x=tuple(length * scale.factor for _, _, length in there),
+        y=tuple(name for name, _, _ in there),
+        texts=tuple(f"{name}: {what}, {scale.text(length)}" for name, _, length in there),
+        role=ROLES.get(what, ""),
     )
-    marks = [
-        Marks(
-            name=words[place],
-            kind="bars",
-            x=tuple(part[place] * scale.factor for part in parts),
-            y=tuple(names),
-            texts=tuple(
-                f"{name}: {words[place]}, {scale.text(part[place])}" for name, part in zip(names, parts, strict=True)
-            ),
-            role="muted" if place == 0 else "",
-        )
-        for place in range(3 if cell.streaming else 2)
-    ]
-    marks += _stalls(rows, scale)
-    return Plot(
-        "Requests", Axis("since the release", scale.symbol), Axis(""), tuple(marks), stacked=True, horizontal=True
-    )
-
-
-def _parts(row: RequestRow) -> tuple[float, float, float]:
-    """Seconds in the client, until the first token, and after it; zero where a request never got there."""
-    sent = row.sent_s or 0.0
-    first = row.first_s if row.first_s is not None else row.last_s
-    last = row.last_s if row.last_s is not None else first
-    return max(0.0, sent), max(0.0, (first or sent) - sent), max(0.0, (last or 0.0) - (first or 0.0))
-
-
-def _stalls(rows: Sequence[RequestRow], scale: Scale) -> Iterator[Marks]:
-    found = [(_name(row), stall) for row in rows for stall in row.stalls_s]
-    if found:
-        yield Marks(
-            name="stall",
-            kind="dots",
-            x=tuple((start + end) / 2 * scale.factor for _, (start, end) in found),
-            y=tuple(name for name, _ in found),
-            texts=tuple(f"{name}: nothing came for {scale.text(end - start)}" for name, (start, end) in found),
-            role="bad",
-        )
 
 
 def _name(row: RequestRow) -> str:
@@ -110,7 +103,7 @@ def _name(row: RequestRow) -> str:
     return f"{slow}round {row.round_index + 1}, no. {row.request}{ended}"
 
 
-def _finding(cell: CellView, found: CellAggregates) -> str:
+def _finding(found: CellAggregates) -> str:
     latency = found.quantiles.get("e2e_latency")
     ended = [row for row in found.rows if row.slow and row.last_s is not None]
     if latency is None or not ended or not latency.at(0.5):
@@ -119,10 +112,11 @@ def _finding(cell: CellView, found: CellAggregates) -> str:
     scale = scale_for("s", [latency.at(0.5)])
     ratio = (worst.last_s or 0.0) / latency.at(0.5)
     stalled = sum(bool(row.stalls_s) for row in found.rows)
-    limit = "" if found.stall_s is None else f" (nothing for {scale_for('s', [found.stall_s]).text(found.stall_s)})"
-    stalls = f"{stalled} of the {len(found.rows)} looked at stalled{limit}" if cell.streaming else ""
-    slowest = f"The slowest took {scale.text(worst.last_s or 0.0)}, {times(ratio)} the median"
-    return f"{slowest}; {stalls}." if stalls else f"{slowest}."
+    slowest = f"The slowest took {scale.text(worst.last_s or 0.0)}, {times(ratio)} the median."
+    if found.stall_s is None:
+        return slowest
+    limit = scale_for("s", [found.stall_s]).text(found.stall_s)
+    return f"{slowest} {stalled} of {count(len(found.rows), 'request')} looked at stalled for {limit} or more."
 
 
 def _table(caption: str, rows: Sequence[RequestRow], scale: Scale) -> Table:

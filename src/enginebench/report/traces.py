@@ -78,12 +78,13 @@ def _line(plot: Plot, marks: Marks, look: Look, places: _Places) -> Json:
     mode = "markers" if marks.kind in ("dots", "intervals") else "lines+markers" if is_marked(marks) else "lines"
     trace: Json = {"type": "scatter", "x": places.of(marks.x), "y": places.of(marks.y), "mode": mode}
     if mode != "markers":
-        dash = "dot" if marks.dashed else look.dash if mode == "lines" else "solid"
+        dash = "dot" if marks.dashed else look.dash if mode == "lines" and not _alone(plot, marks) else "solid"
         trace["line"] = {"color": look.colour, "width": 2, "dash": dash}
         if marks.kind == "steps":
             trace["line"]["shape"] = "hv"
     if mode != "lines":
-        size = 9 if len(marks.x) <= MAX_LARGE else 6
+        ring = marks.kind == "dots" and marks.dashed  # around another mark
+        size = 16 if ring else 9 if len(marks.x) <= MAX_LARGE else 6
         trace["marker"] = {
             "color": look.colour,
             "symbol": look.symbol + ("-open" if marks.dashed else ""),
@@ -92,6 +93,12 @@ def _line(plot: Plot, marks: Marks, look: Look, places: _Places) -> Json:
     if marks.low and marks.high:
         trace["error_x" if plot.horizontal else "error_y"] = _error(marks, look, plot.horizontal)
     return trace
+
+
+def _alone(plot: Plot, marks: Marks) -> bool:
+    """Whether no other line of the plot needs to be told from this one."""
+    lines = {one.name for one in plot.marks if one.kind in ("line", "steps") and one.role != "muted"}
+    return lines == {marks.name}
 
 
 def _error(marks: Marks, look: Look, horizontal: bool) -> Json:

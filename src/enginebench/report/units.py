@@ -40,6 +40,8 @@ def scale_for(unit: str, values: Iterable[float | None]) -> Scale:
     symbol, factor = _symbol(unit, known)
     if unit == "bytes":
         return Scale(symbol, factor, 2 if symbol == "GiB" else 0)
+    if unit == "fraction":
+        return Scale(symbol, factor, 1)
     return Scale(symbol, factor, _decimals(min(known) * factor) if known else 1)
 
 
@@ -77,6 +79,8 @@ def span(duration_s: float) -> str:
 def _symbol(unit: str, known: list[float]) -> tuple[str, float]:
     if unit == "s":
         return ("s", 1.0) if known and min(known) >= 0.1 else ("ms", 1e3)
+    if unit == "fraction":
+        return "%", 100.0
     if unit == "bytes":
         return ("GiB", 1 / GIB) if known and max(known) >= GIB else ("MiB", 1 / MIB)
     return "", 1.0

@@ -189,6 +189,7 @@ class Page:
     cards: tuple[Card, ...]
     matrix: Matrix
     percentiles: Table | None
+    requests: Table | None
     sections: "tuple[Section, ...]"
     rounds: Rounds
     findings: tuple[Finding, ...]
