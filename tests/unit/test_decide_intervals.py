@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
@@ -57,6 +57,7 @@ def test_the_signed_rank_distribution_is_that_of_all_signs(pairs: int) -> None:
     np.testing.assert_allclose(signed_rank_tail(pairs), np.cumsum(counts) / 2**pairs)
 
 
+@settings(max_examples=40)
 @given(RATIOS)
 def test_hodges_lehmann_is_that_of_brute_force(worse: Floats) -> None:
     found = hodges_lehmann(worse, 0.05)
@@ -110,6 +111,7 @@ def test_an_interval_is_beyond_inside_or_neither(low: float, high: float, code: 
     assert int(classify(interval, 0.05)) == code
 
 
+@settings(max_examples=40)
 @given(RATIOS, st.floats(0.001, 0.2))
 def test_a_regression_is_the_same_as_a_small_p(worse: Floats, limit: float) -> None:
     found = assess(worse, limit, LOOKS)
@@ -134,6 +136,7 @@ def test_a_second_opinion_can_only_withhold(worse: list[float], alone: int, opin
     assert int(found.settled(0.0, ALPHA)) == INCONCLUSIVE
 
 
+@settings(max_examples=40)
 @given(P_VALUES)
 def test_holm_is_the_closed_bonferroni_test(p_values: list[float]) -> None:
     """A hypothesis goes when every set that holds it has a p below level / size of the set."""
@@ -149,6 +152,7 @@ def test_holm_of_a_known_example() -> None:
     np.testing.assert_allclose(holm(np.array([0.01, 0.04, 0.03, 0.005])), [0.03, 0.06, 0.06, 0.02])
 
 
+@settings(max_examples=40)
 @given(P_VALUES)
 def test_benjamini_hochberg_is_that_of_scipy(p_values: list[float]) -> None:
     np.testing.assert_allclose(benjamini_hochberg(np.array(p_values)), stats.false_discovery_control(p_values))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enginebench.decide.decisions import decide_pairs, decide_stored
@@ -99,6 +99,7 @@ def test_too_few_pairs_decide_nothing(pairs: int) -> None:
     assert verdict.pairs_needed == (4 - pairs if pairs else None)
 
 
+@settings(max_examples=40)
 @given(RATIOS)
 def test_swapping_the_builds_mirrors_the_verdict(ratios: list[float]) -> None:
     blocks = from_ratios(ratios)
@@ -110,6 +111,7 @@ def test_swapping_the_builds_mirrors_the_verdict(ratios: list[float]) -> None:
         assert (1 + back.high) * (1 + forth.low) == pytest.approx(1)
 
 
+@settings(max_examples=40)
 @given(RATIOS)
 def test_rates_and_times_tell_the_same(ratios: list[float]) -> None:
     """Half the tokens per second are twice the time per token."""
@@ -118,6 +120,7 @@ def test_rates_and_times_tell_the_same(ratios: list[float]) -> None:
     assert time.p_value == (None if rate.p_value is None else pytest.approx(rate.p_value))
 
 
+@settings(max_examples=40)
 @given(RATIOS, st.sampled_from([1e-6, 1.0, 1e6]))
 def test_units_do_not_matter(ratios: list[float], scale: float) -> None:
     here, there = one(TPOT, from_ratios(ratios)), one(TPOT, from_ratios(ratios, scale))
@@ -125,6 +128,7 @@ def test_units_do_not_matter(ratios: list[float], scale: float) -> None:
     assert here.low == (None if there.low is None else pytest.approx(there.low, abs=1e-9))
 
 
+@settings(max_examples=40)
 @given(RATIOS, st.randoms(use_true_random=False))
 def test_the_order_of_blocks_does_not_matter(ratios: list[float], rng: random.Random) -> None:
     blocks = from_ratios(ratios)
@@ -134,6 +138,7 @@ def test_the_order_of_blocks_does_not_matter(ratios: list[float], rng: random.Ra
     assert one(TPOT, Samples(tuple(old), tuple(new))) == one(TPOT, blocks)
 
 
+@settings(max_examples=40)
 @given(RATIOS)
 def test_a_regression_lies_wholly_beyond_the_margin_and_an_equivalent_inside(ratios: list[float]) -> None:
     verdict = one(TPOT, from_ratios(ratios))
@@ -145,6 +150,7 @@ def test_a_regression_lies_wholly_beyond_the_margin_and_an_equivalent_inside(rat
         assert verdict.high < TPOT.margin
 
 
+@settings(max_examples=40)
 @given(RATIOS, st.floats(0, 0.3))
 def test_a_slower_build_never_comes_out_better(ratios: list[float], slower: float) -> None:
     rank = ["improvement", "equivalent", "inconclusive", "regression"]
@@ -158,6 +164,7 @@ def test_a_slower_build_never_comes_out_better(ratios: list[float], slower: floa
     assert set(rank) >= {before.outcome, after.outcome}
 
 
+@settings(max_examples=40)
 @given(RATIOS, st.floats(0.01, 0.2))
 def test_a_wider_margin_never_makes_a_regression(ratios: list[float], wider: float) -> None:
     lenient = replace(TPOT, margin=TPOT.margin + wider)
