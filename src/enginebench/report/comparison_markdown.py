@@ -15,7 +15,7 @@ _MOST_CAUSES = 8
 def comparison_markdown(comparison: Comparison) -> str:
     """The whole comment; numbers that decide nothing are folded away."""
     gate = comparison.gate
-    parts = [f"### {_ICONS[gate.exit_code]} {words.headline(comparison)}"]
+    parts = [f"### {_ICONS[gate.exit_code]} {_plain(words.headline(comparison))}"]
     if comparison.reference:
         parts.append(f"_{_plain(words.REFERENCE)}_")
     if comparison.gated:

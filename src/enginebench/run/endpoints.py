@@ -104,10 +104,11 @@ def memory_samples(run: Json, path: str) -> tuple[Sample, ...]:
 
 def _outside_pool(session: Json) -> int | None:
     gpu = session.get("memory", {}).get("gpu") or {}
-    pools = [each["bytes"] for each in session.get("ledger") or () if "kv" in str(each["what"]).lower()]
-    if gpu.get("after_load") is None or gpu.get("before_load") is None or not pools or None in pools:
+    used = (gpu.get("before_load"), gpu.get("after_load"), (session.get("kv_pool") or {}).get("bytes"))
+    if any(each is None for each in used):
         return None
-    return int(gpu["after_load"] - gpu["before_load"] - sum(pools))
+    before, after, pool = used
+    return int(after - before - pool)
 
 
 def _sample(entry: Json, wanted: Endpoint) -> Sample:
