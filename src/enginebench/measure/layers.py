@@ -14,8 +14,10 @@ from enginebench.server.statistics import ModelCounts
 from enginebench.server.tracing import Span
 
 LAYERS = ("client", "http_queue", "preprocessing", "slot", "prefill", "decode", "postprocessing")
-"""In the order in which a request passes them: client and network, HTTP and Triton's queues, preprocessing, waiting
-for a batch slot, prefill, decode, postprocessing."""
+"""In the order in which a request passes them: client and network, HTTP and the queue before the core, preprocessing,
+waiting for a batch slot, prefill, decode, postprocessing. Pre- and postprocessing are with their own queues."""
+
+_CLOCK_SLACK_S = 0.0005  # stamps of two processes on one host: what was first may be written later
 
 PREPROCESSING, POSTPROCESSING = "preprocessing", "postprocessing"
 
@@ -73,11 +75,16 @@ class ClientTimes:
 
 @dataclass(frozen=True, slots=True)
 class EngineTimes:
-    """Means over requests of what the engine itself recorded, seconds."""
+    """Means over requests of what the engine itself recorded, seconds; ``arrival_ns`` is a stamp of its own clock."""
 
     slot_s: float
     prefill_s: float
     decode_s: float
+    arrival_ns: float = 0.0
+
+    def token_ns(self, *, last: bool) -> float:
+        """Mean stamp of the last token, or of the first one."""
+        return self.arrival_ns + (self.slot_s + self.prefill_s + (self.decode_s if last else 0.0)) * 1e9
 
 
 def engine_times(recorded: Sequence[Mapping[str, int]]) -> EngineTimes | None:
@@ -87,7 +94,8 @@ def engine_times(recorded: Sequence[Mapping[str, int]]) -> EngineTimes | None:
         return None
     stamps = np.array([[each[name] for name in names] for each in recorded], dtype=np.int64)
     slot, prefill, decode = (float(mean) / 1e9 for mean in np.diff(stamps, axis=1).mean(axis=0))
-    return EngineTimes(slot, prefill, decode)
+    base = int(stamps[0, 0])
+    return EngineTimes(slot, prefill, decode, base + float((stamps[:, 0] - base).mean()))
 
 
 def from_traces(
@@ -102,10 +110,9 @@ def from_traces(
     at = {name: _mean_s([each[name] for each in path], start_ns) for name in path[0] if all(name in e for e in path)}
     parts = [Part(("client",), at["received"] + total_s - at["answered"], f"{STAMPS}, {TRACE}")]
     if "core" in at:
-        parts += _around_the_core(at)
-        parts += _engine_parts(engine, at["emitted"] - at["core"], at["emitted"] - at["emitted_first"], whole=whole)
-        if "post" in at:
-            parts.append(Part(("postprocessing",), at["answered"] - at["emitted"], TRACE))
+        serial = any("COMPUTE_START" in span.stamps_ns and span.children for span in spans)
+        source = _emitted(at, start_ns, engine, whole=whole) if serial else TRACE
+        parts += _around_the_core(at) + _in_the_core(at, engine, source, whole=whole)
         return Waterfall(total_s, measured_s, tuple(parts))
     inside_s = at["answered"] - at["received"]
     known = _engine_parts(engine, 0.0, 0.0, whole=whole) if engine else []
@@ -125,17 +132,17 @@ def from_statistics(
     total_s = client.last_s if whole or client.first_s is None else client.first_s
     parts = []
     before, after = counts.get(PREPROCESSING), counts.get(POSTPROCESSING)
-    queues = [each for each in (before, counts.get(core)) if each and each.requests]
+    queued = counts.get(core)
     if before and before.requests:
-        parts.append(Part(("preprocessing",), before.compute_s / before.requests, STATISTICS))
+        parts.append(Part(("preprocessing",), (before.queue_s + before.compute_s) / before.requests, STATISTICS))
     if engine:
         parts += _engine_parts(engine, 0.0, 0.0, whole=whole)
     elif whole and client.first_s is not None:
         parts.append(Part(("decode",), client.last_s - client.first_s, STAMPS))
     if after and after.requests:
         parts.append(Part(("postprocessing",), (after.queue_s + after.compute_s) / after.requests, STATISTICS))
-    if queues:
-        parts.insert(0, Part(("http_queue",), sum(each.queue_s / each.requests for each in queues), STATISTICS))
+    if queued and queued.requests:
+        parts.insert(0, Part(("http_queue",), queued.queue_s / queued.requests, STATISTICS))
     known = {layer for part in parts for layer in part.layers}
     unknown = [layer for layer in LAYERS if layer not in known and (whole or layer != "decode")]
     with_residual = tuple(unknown if "http_queue" in unknown else [unknown[0], "http_queue", *unknown[1:]])
@@ -156,11 +163,43 @@ def _around_the_core(at: Mapping[str, float]) -> list[Part]:
     """HTTP and queues, and preprocessing where there is a model for it."""
     if "pre" not in at:
         return [Part(("http_queue",), at["core"] - at["received"], TRACE)]
-    queued_s = at["pre"] - at["received"] + at["core"] - at["pre_answered"]
+    queued_s = at["pre"] - at["received"] + at["core"] - at["pre_answered"]  # preprocessing's own queue is its own
     return [
         Part(("http_queue",), queued_s, TRACE),
         Part(("preprocessing",), at["pre_answered"] - at["pre"], TRACE),
     ]
+
+
+def _emitted(at: dict[str, float], start_ns: float, engine: EngineTimes | None, *, whole: bool) -> str | None:
+    """When a model that handles token after token got the last one, put into ``at``; the source, None: unknown.
+
+    As BLS does: a token waits for those before it, so that its postprocessing starts later than the core sent it. The
+    engine's own stamp tells, when its clock is the trace's, as on one host: what it records then lies where it must.
+    """
+    if not whole:
+        return TRACE
+    if engine is None:
+        return None
+    arrival_s = (engine.arrival_ns - start_ns) / 1e9
+    if not at["core"] - _CLOCK_SLACK_S <= arrival_s <= at["emitted_first"]:
+        return None
+    at["emitted"] = (engine.token_ns(last=True) - start_ns) / 1e9
+    return f"{TRACE}, {PERF}"
+
+
+def _in_the_core(at: Mapping[str, float], engine: EngineTimes | None, source: str | None, *, whole: bool) -> list[Part]:
+    """From when the core took a request to the answer; ``source``: of when it sent the token, None: not known."""
+    if source is None:
+        first = _engine_parts(engine, at["emitted_first"] - at["core"], 0.0, whole=False)
+        if engine is not None:
+            first.append(Part(("decode",), engine.decode_s, PERF))
+            rest_s = at["answered"] - at["core"] - sum(part.s for part in first)
+            return [*first, Part(("postprocessing",), rest_s, f"{TRACE}, less {PERF}")]
+        return [*first, Part(("decode", "postprocessing"), at["answered"] - at["emitted_first"], TRACE)]
+    parts = _engine_parts(engine, at["emitted"] - at["core"], at["emitted"] - at["emitted_first"], whole=whole)
+    if "post" in at:
+        parts.append(Part(("postprocessing",), at["answered"] - at["emitted"], source))
+    return parts
 
 
 def _engine_parts(engine: EngineTimes | None, inside_s: float, decode_s: float, *, whole: bool) -> list[Part]:
@@ -195,7 +234,7 @@ def _boundaries(span: Span, *, whole: bool) -> dict[str, int]:
     if posts:
         found["post"] = emitted[place]
     if before := span.all_of(PREPROCESSING):
-        found |= {"pre": before[0].first_ns("COMPUTE_START") or 0, "pre_answered": core.first_ns("REQUEST_START") or 0}
+        found |= {"pre": before[0].first_ns("REQUEST_START") or 0, "pre_answered": core.first_ns("REQUEST_START") or 0}
     return found
 
 

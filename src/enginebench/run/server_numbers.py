@@ -109,7 +109,7 @@ class CellNumbers:
         self._after: _Reading | None = None
         self.layers: Mapping[str, Any] | None = None
 
-    def wait_idle(self, timeout_s: float = IDLE_TIMEOUT_S) -> None:
+    def wait_idle(self, timeout_s: float = IDLE_TIMEOUT_S, standing_s: float = STANDING_S) -> None:
         """Return when the server works on nothing, since cancelled requests run on; at most after ``timeout_s``."""
         started_s = moved_s = time.monotonic()
         last = self._read()
@@ -120,7 +120,7 @@ class CellNumbers:
             if status != "standing":
                 moved_s = now_s
             last = now
-            if status in ("verified", "unverified") or now_s - moved_s > STANDING_S or now_s - started_s > timeout_s:
+            if status in ("verified", "unverified") or now_s - moved_s > standing_s or now_s - started_s > timeout_s:
                 break
         status = {"standing": "verified", "busy": "failed"}.get(status, status)
         self._idle = {"status": status, "waited_s": time.monotonic() - started_s}
@@ -137,7 +137,7 @@ class CellNumbers:
         while time.monotonic() < deadline_s:
             time.sleep(LOOK_S)
             now = self._read()
-            settled, last = (now.counts, now.page and _totals(now.page)) == (last.counts, _totals(last.page)), now
+            settled, last = (now.counts, _totals(now.page)) == (last.counts, _totals(last.page)), now
             if settled:
                 break
         self._after = last

@@ -1,0 +1,102 @@
+"""A delay put into one layer of the real server shows in that layer and nowhere else, by share and not by the clock."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from enginebench.builds.build import Build, read_build
+from enginebench.builds.tokenizer import open_tokenizer, tokenizer_spec
+from enginebench.measure.records import RoundRecord
+from enginebench.measure.worker_process import Worker
+from enginebench.plan.load import Batch
+from enginebench.plan.requests import Request, Sampling
+from enginebench.reference.build import ReferenceOptions, write_build
+from enginebench.run.layer_sample import layers_of, observe
+from enginebench.run.server_numbers import CellNumbers, ServerWatch
+from enginebench.server.launch import TritonServer
+from enginebench.server.repository import write_reference_repository
+from tests.support.embedded import needs_triton
+
+pytestmark = needs_triton
+
+DELAY_MS = 200
+TOKENS = 3
+LAYER_OF = {"preprocessing": "preprocessing", "tensorrt_llm": "slot", "postprocessing": "postprocessing"}
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    options = ReferenceOptions(
+        layers=1, hidden=16, heads=2, kv_heads=1, ffn=32, vocab_size=1024, max_batch_size=4, min_step_ms=2
+    )
+    directory = tmp_path_factory.mktemp("build")
+    write_build(options, directory)
+    return read_build("tiny", directory)
+
+
+@pytest.fixture
+def slow_server(request: pytest.FixtureRequest, build: Build, tmp_path: Path) -> Iterator[TritonServer]:
+    """A server whose model ``request.param`` takes ``DELAY_MS`` more."""
+    write_reference_repository(build, tmp_path / "models", bls_instances=2)
+    config = tmp_path / "models" / request.param / "config.pbtxt"
+    delay = f'parameters {{ key: "delay_ms" value {{ string_value: "{DELAY_MS}" }} }}\n'
+    config.write_text(config.read_text(encoding="utf-8") + delay, encoding="utf-8")
+    with TritonServer.start(tmp_path / "models", tmp_path / "logs") as server:
+        yield server
+
+
+@pytest.fixture
+def worker(tmp_path: Path) -> Iterator[Worker]:
+    started = Worker.start(None, tmp_path / "worker.log")
+    yield started
+    started.close()
+
+
+def layers(server: TritonServer, build: Build, model: str, worker: Worker, log: Path) -> Mapping[str, Any]:
+    """Of two requests at once, traced and with perf metrics."""
+    watch = ServerWatch(server.url, server.metrics_url, server.trace_file)
+    tokenizer = open_tokenizer(build)
+    requests = [
+        Request(index, text, tokenizer.encode(text), TOKENS, streaming=True, sampling=Sampling())
+        for index, text in enumerate(("你是谁？", "hello"))
+    ]
+    spec = {"url": server.url, "model": model, "connections": 2, "tokenizer": tokenizer_spec(build)}
+
+    def run_round() -> RoundRecord:
+        worker.prepare(requests, load=Batch(2), round_index=0, warmup=False, stall_timeout_s=30)
+        worker.run()
+        return worker.fetch()
+
+    try:
+        worker.open("triton_http", {**spec, "perf_metrics": True})
+        sample = observe(watch, run_round, log)
+        assert sample.record is not None
+        assert sample.why_not_traced is None
+        return layers_of(sample, [sample.record], CellNumbers(watch, model))
+    finally:
+        watch.stop()
+
+
+def shares(fall: Mapping[str, Any]) -> dict[str, float]:
+    found = {"+".join(part["layers"]): part["s"] / fall["total_s"] for part in fall["parts"]}
+    return {**found, "residual": fall["residual_s"] / fall["total_s"]}
+
+
+@pytest.mark.parametrize("slow_server", LAYER_OF, indirect=True)
+def test_a_delay_shows_in_its_layer_on_every_path(
+    slow_server: TritonServer, build: Build, worker: Worker, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    log = tmp_path / "worker.engine.jsonl"
+    slow = LAYER_OF[request.node.callspec.params["slow_server"]]
+    for model in ("ensemble", "tensorrt_llm_bls"):
+        found = layers(slow_server, build, model, worker, log)
+        for end in ("first", "whole"):
+            share = shares(found[end])
+            assert sum(share.values()) == pytest.approx(1.0)
+            assert share.pop(slow) > 0.5, (model, end, share)
+            assert max(abs(value) for value in share.values()) < 0.25, (model, end, share)
+    core = shares(layers(slow_server, build, "tensorrt_llm", worker, log)["whole"])
+    assert not {"preprocessing", "postprocessing"} & core.keys()
+    assert (core["slot"] > 0.5) == (slow == "slot")
