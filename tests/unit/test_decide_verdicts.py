@@ -203,6 +203,16 @@ def test_as_many_failures_on_both_sides_change_nothing() -> None:
     assert one(TPOT, same).outcome == "equivalent"
 
 
+def test_where_anything_failed_a_regression_has_to_be_twice_as_clear() -> None:
+    values = from_ratios([0.10, 0.15, 0.09, 0.12])
+    old, new = ([each.value for each in side] for side in (values.old, values.new))
+    clean, failing = one(TPOT, values), one(TPOT, samples(old, new, failed=(1, 1)))
+    assert clean.outcome == "regression"
+    assert clean.p_value is not None
+    assert failing.outcome == "inconclusive"
+    assert failing.p_value == pytest.approx(2 * clean.p_value)
+
+
 def test_a_percentile_without_bound_is_worse_by_the_sign_test() -> None:
     def unbounded(pairs: int) -> Verdict:
         return one(TPOT, samples([0.012] * pairs, [math.inf] * pairs))
@@ -274,13 +284,15 @@ def test_one_of_four_has_to_stand_against_the_others() -> None:
 
 def test_watched_endpoints_are_corrected_among_themselves() -> None:
     watched = {replace(TPOT, cell_id=f"cell-{number}", kind="watch"): noisy(0.0, 8) for number in range(30)}
-    slow = noisy(math.log(1.3), 8)
-    gated, *others = decide_pairs({TPOT: slow, **watched, replace(RATE, kind="watch"): noisy(-0.3, 8)})
+    slow, slower = replace(TPOT, metric="itl", kind="watch"), replace(RATE, kind="watch")
+    gated, *others = decide_pairs({TPOT: noisy(0.25, 8), **watched, slow: noisy(0.15, 8), slower: noisy(-0.3, 8)})
     assert gated.q_value == gated.p_value
-    assert [each.outcome for each in others] == ["equivalent"] * 30 + ["regression"]
-    last = others[-1]
-    assert last.p_value is not None
-    assert last.q_value == pytest.approx(31 * last.p_value)
+    assert [each.outcome for each in others] == ["equivalent"] * 30 + ["regression"] * 2
+    first, second = others[-2:]
+    assert first.p_value
+    assert second.p_value
+    assert second.q_value == pytest.approx(32 * second.p_value)
+    assert first.q_value == pytest.approx(32 / 2 * first.p_value)
 
 
 def test_real_measurements_are_decided_as_the_simulated_ones() -> None:

@@ -94,7 +94,7 @@ def _from_stored(endpoint: Endpoint, samples: Samples, noise: Noise | None) -> V
 
 
 def _corrected(verdicts: Sequence[Verdict]) -> tuple[Verdict, ...]:
-    """With q-values; a regression that does not survive the other endpoints is none."""
+    """With q-values; a regression that does not survive all that was tested is none."""
     adjusted: dict[int, float] = {}
     for kind, correct in (("gated", holm), ("watch", benjamini_hochberg)):
         places = [at for at, each in enumerate(verdicts) if each.endpoint.kind == kind and not each.endpoint.exact]
@@ -108,8 +108,6 @@ def _final(verdict: Verdict, q_value: float | None) -> Verdict:
     verdict = replace(verdict, q_value=q_value)
     if verdict.outcome == "regression" and q_value is not None and q_value > ALPHA:
         others = "Holm" if verdict.endpoint.kind == "gated" else "Benjamini–Hochberg"
-        reason = (
-            f"Worse by itself, but beside the other endpoints chance is not ruled out (q = {q_value:.3f}, {others})."
-        )
+        reason = f"Worse by itself, but beside all that was tested it may be chance (q = {q_value:.3f}, {others})."
         verdict = replace(verdict, outcome="inconclusive", reasons=(*verdict.reasons, reason))
     return replace(verdict, pairs_needed=None) if verdict.decided else verdict

@@ -75,9 +75,8 @@ def weighed(verdict: Verdict, failures: Failures) -> Verdict:
     if 2 * failures.p_value <= ALPHA:
         return replace(verdict, outcome="regression", change=None, low=None, high=None, confidence=None,
                        p_value=p_value, cross_check=None, method="failed requests")  # fmt: skip
-    doubtful = verdict.outcome == "regression" and p_value > ALPHA
     flattering = verdict.outcome in ("improvement", "equivalent") and failures.excess > TOLERANCE
-    return replace(verdict, outcome="inconclusive") if doubtful or flattering else verdict
+    return replace(verdict, outcome="inconclusive") if flattering else verdict
 
 
 def _share(failed: int, requests: int) -> float:
