@@ -14,6 +14,10 @@ from enginebench.server.installation import Place
 
 UPSTREAM = Path(__file__).parents[3] / "shared" / "triton_configs"
 VERSIONS = tuple(sorted(path.name for path in UPSTREAM.glob("v*")))
+SMALL = ReferenceOptions(
+    layers=1, hidden=16, heads=2, kv_heads=1, ffn=32, vocab_size=20_000, max_batch_size=8, max_input_len=64,
+    max_seq_len=512, max_num_tokens=64,
+)  # fmt: skip
 STAND_INS = Path(__file__).parent / "template_models"
 
 
@@ -36,15 +40,16 @@ def checkout(version: str, directory: Path, kind: str = "inflight_batcher_llm") 
 
 def engine_build(directory: Path) -> Build:
     """A reference engine that passes for one of TensorRT-LLM, with a tokenizer beside it."""
-    options = ReferenceOptions(
-        layers=1, hidden=16, heads=2, kv_heads=1, ffn=32, vocab_size=20_000, max_batch_size=8, max_input_len=64,
-        max_seq_len=512, max_num_tokens=64,
-    )  # fmt: skip
-    write_build(options, directory / "engine")
+    write_build(SMALL, directory / "engine")
     reference = read_build("tiny", directory / "engine")
-    (directory / "tokenizer").mkdir()
-    (directory / "tokenizer" / "spec.json").write_text(json.dumps(tokenizer_spec(reference)))
-    return replace(reference, kind="tensorrt_llm", tokenizer=directory / "tokenizer")
+    return replace(reference, kind="tensorrt_llm", tokenizer=tokenizer_of(reference, directory / "tokenizer"))
+
+
+def tokenizer_of(reference: Build, directory: Path) -> Path:
+    """Write what the stand-ins for upstream's Python take for a tokenizer."""
+    directory.mkdir()
+    (directory / "spec.json").write_text(json.dumps(tokenizer_spec(reference)))
+    return directory
 
 
 def for_the_wheel(repository: Path) -> None:

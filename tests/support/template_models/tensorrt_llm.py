@@ -1,6 +1,7 @@
 """For upstream's configuration of any version: our core, which gives the outputs that the version declares."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,9 @@ class TritonPythonModel(ours.TritonPythonModel):
         """Fill in what 0.5 has no parameter for, and wrap responses."""
         config = json.loads(args["model_config"])
         config["parameters"].setdefault("exclude_input_in_output", {"string_value": "true"})
+        engine = config["parameters"]["gpt_model_path"]
+        if Path(engine["string_value"], "reference").is_dir():  # an engine of TensorRT-LLM's by its looks
+            engine["string_value"] += "/reference"
         declared = {output["name"] for output in config["output"]}
         wrapped = ours._response
 
