@@ -1,4 +1,7 @@
-"""Bytes of weights and of KV cache from a model's shape. Pure; estimates, never what a card was seen to use."""
+"""Bytes and floating-point operations from a model's shape. Pure; estimates, never what a card was seen to do.
+
+Of a step only what matters on any card is counted: matrix products and attention, and each weight read once.
+"""
 
 import math
 
@@ -50,11 +53,63 @@ def parameter_bytes(shape: Shape, dtype: str, quantisation: str | None) -> int |
     Linear layers in the quantised width, embeddings and head in ``dtype``; norms, biases and scales are left out.
     """
     plain, packed = bits_of(dtype), weight_bits(quantisation, dtype)
+    layers, tables = _layer_parameters(shape, shape.experts or 1), _table_parameters(shape)
+    if plain is None or packed is None or layers is None or tables is None:
+        return None
+    return math.ceil((layers * packed + tables * (1 if shape.tied_embeddings else 2) * plain) / 8)
+
+
+def step_weight_bytes(shape: Shape, dtype: str, quantisation: str | None) -> int | None:
+    """Bytes of weights that a decode step must read at least: all layers and the head, each once.
+
+    Of the embedding table a step reads single rows. None for a mixture of experts, where it depends on the tokens.
+    """
+    plain, packed = bits_of(dtype), weight_bits(quantisation, dtype)
+    layers, head = _dense_parameters(shape), _table_parameters(shape)
+    if plain is None or packed is None or layers is None or head is None:
+        return None
+    return math.ceil((layers * packed + head * plain) / 8)
+
+
+def decode_flops(shape: Shape, context_tokens: float) -> float | None:
+    """Operations for one more token after ``context_tokens``: 2 a parameter, and 4 x heads x head size a position.
+
+    Kaplan et al. 2020 (arXiv:2001.08361), section 2.1, with the head and without embeddings. None as above.
+    """
+    layers, head = _dense_parameters(shape), _table_parameters(shape)
+    if layers is None or head is None:
+        return None
+    return 2.0 * (layers + head) + _attention_flops(shape) * context_tokens
+
+
+def prefill_flops(shape: Shape, prompt_tokens: int) -> float | None:
+    """Operations for a prompt of ``prompt_tokens``: causal attention, and one token through the head. None as above."""
+    layers, head = _dense_parameters(shape), _table_parameters(shape)
+    if layers is None or head is None:
+        return None
+    attention = _attention_flops(shape) * prompt_tokens * (prompt_tokens + 1) / 2
+    return 2.0 * layers * prompt_tokens + 2.0 * head + attention
+
+
+def _attention_flops(shape: Shape) -> float:
+    return 4.0 * (shape.layers or 0) * (shape.heads or 0) * (shape.head_size or 0)
+
+
+def _dense_parameters(shape: Shape) -> int | None:
+    """Parameters of all layers; None where a token uses only a part of them, or the shape does not say."""
+    return None if shape.experts or shape.kv_latent else _layer_parameters(shape, 1)
+
+
+def _layer_parameters(shape: Shape, experts: int) -> int | None:
     known = (shape.layers, shape.heads, shape.kv_heads, shape.head_size, shape.hidden, shape.intermediate)
-    if plain is None or packed is None or shape.vocabulary is None or None in known:
+    if None in known:
         return None
     layers, heads, kv_heads, head_size, hidden, intermediate = (value or 0 for value in known)
     attention = hidden * head_size * (2 * heads + 2 * kv_heads)
-    feed_forward = (3 if shape.gated else 2) * hidden * intermediate * (shape.experts or 1)
-    tables = shape.vocabulary * hidden * (1 if shape.tied_embeddings else 2)
-    return math.ceil((layers * (attention + feed_forward) * packed + tables * plain) / 8)
+    feed_forward = (3 if shape.gated else 2) * hidden * intermediate * experts
+    return layers * (attention + feed_forward)
+
+
+def _table_parameters(shape: Shape) -> int | None:
+    """Parameters of the embedding, and as many of the head."""
+    return None if shape.vocabulary is None or shape.hidden is None else shape.vocabulary * shape.hidden

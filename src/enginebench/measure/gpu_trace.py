@@ -129,7 +129,7 @@ class TraceReader:
             if isinstance(line, list):
                 self._row, taken = line[2], True
             else:  # a state belongs to the sample before it
-                self._processes, self._events = line["processes"], self._events + line["events"]
+                self._take_state(self._place - 1)
         return self._row
 
     def state(self) -> tuple[list[Any], list[Any]]:
@@ -143,8 +143,9 @@ class TraceReader:
         found = self._find(mark, self._place)
         found = self._find(mark, 0) if found is None else found
         if found is not None:
+            if found != self._place:  # its state was not passed on the way
+                self._take_state(found - 1)
             self._place = found + 1
-            self.read(stamp_ns)
         known = self.gpus is not None and all(gpu.get("energy_counter") for gpu in self.gpus)
         ecc = None if found is None else self._lines[found]["ecc_uncorrected"]
         return {"energy_j": list(self._energy_j) if known else None, "ecc_uncorrected": ecc}
@@ -153,6 +154,12 @@ class TraceReader:
         """The next line; None at a mark, and at the end."""
         line = self._lines[self._place] if self._place < len(self._lines) else None
         return None if isinstance(line, dict) and "mark" in line else line
+
+    def _take_state(self, place: int) -> None:
+        """Of the line at ``place``; an edge has one before it."""
+        line = self._lines[place] if place >= 0 else None
+        if isinstance(line, dict) and "processes" in line:
+            self._processes, self._events = line["processes"], self._events + line["events"]
 
     def _find(self, mark: str, start: int) -> int | None:
         for place, line in enumerate(self._lines[start:], start):

@@ -17,9 +17,9 @@ from enginebench.measure.windows import NO_TRIM, counted, steady_window_ns
 from enginebench.plan.load import Trim
 
 Floats = NDArray[np.float64]
-Need = Literal["streaming", "tokens", "chunk_tokens", "slo", "steady", "reads"]
+Need = Literal["streaming", "tokens", "chunk_tokens", "slo", "steady", "reads", "gpu"]
 """``tokens``: how long each answer was; ``chunk_tokens``: how many tokens came when, which not every path tells;
-``reads``: when the process had each arrival in hand."""
+``reads``: when the process had each arrival in hand; ``gpu``: what NVML says, see ``gpu_metric``."""
 
 OF_THE_CLIENT = ("slip", "lateness")
 """Known for a request that failed, too."""
@@ -61,6 +61,12 @@ METRICS = (
     Metric("goodput", "Goodput", "requests/s", "higher", "requests that met every SLO / window", ("slo",), "scalar"),
     Metric("slo_attainment", "SLO attainment", "fraction", "higher",
            "requests that met every SLO / requests, failed ones counted", ("slo",), "scalar"),
+    Metric("output_tokens_per_s_per_gpu", "Tokens/s per GPU", "tokens/s", "higher",
+           "output tokens/s / GPUs of the build", ("gpu",), "scalar"),
+    Metric("energy_per_output_token", "Energy per token", "J", "lower",
+           "energy of all GPUs over the rounds / completed output tokens", ("gpu",), "scalar"),
+    Metric("mbu", "MBU", "fraction", "higher",
+           "(weights + KV cache that a decode step reads) / median TPOT / the card's bandwidth", ("gpu",), "scalar"),
 )  # fmt: skip
 """Window: from the release of a round's first request to its last arrival; over rounds, sums are divided by sums.
 What a scenario trims off the ends of a round counts in no distribution and in no attainment, but in every window."""
@@ -123,6 +129,12 @@ def cell_metrics(
     return {metric.name: _result(metric, measured, terms) for metric in METRICS if _applies(metric, valid, terms)}
 
 
+def gpu_metric(name: str, value: float, per_round: Sequence[float | None]) -> MetricResult:
+    """A metric of the table that no record holds, from who knows its value."""
+    metric = BY_NAME[name]
+    return MetricResult(metric.unit, metric.better, {"value": value}, tuple(per_round))
+
+
 def request_values(name: str, record: RoundRecord) -> Floats:
     """A per-request metric for every request of a round, shape (requests,).
 
@@ -159,6 +171,8 @@ def _worst(name: str) -> float:
 
 
 def _applies(metric: Metric, rounds: Sequence[RoundRecord], terms: _Terms) -> bool:
+    if "gpu" in metric.needs:
+        return False
     if "slo" in metric.needs:
         return bool(terms.limits_s) and all(_applies(BY_NAME[name], rounds, terms) for name in terms.limits_s)
     if "steady" in metric.needs and not any(steady_window_ns(record, terms.trim) for record in rounds):

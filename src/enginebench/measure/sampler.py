@@ -162,6 +162,7 @@ class Sampler:
         if "edge" in command:
             stamp_ns = now_ns()
             counters = self._gpus.edge(command["mark"], stamp_ns)
+            self._say_state(stamp_ns)
             line = {"edge": command["edge"], "mark": command["mark"], "stamp_ns": stamp_ns, **counters, **_host()}
             self._voice.say(line)
         else:
@@ -173,11 +174,15 @@ class Sampler:
         started_s = time.thread_time()
         stamp_ns = now_ns()
         self._voice.say([stamp_ns, self._trees.resident(), self._gpus.read(stamp_ns)])
-        if self._gpus.gpus is not None and time.monotonic() >= self._next_state_s:
-            self._next_state_s = time.monotonic() + STATE_PERIOD_S
+        if time.monotonic() >= self._next_state_s:
+            self._say_state(stamp_ns)
+        self._next_s = time.monotonic() + max(self._period_s, (time.thread_time() - started_s) / SAMPLE_SHARE)
+
+    def _say_state(self, stamp_ns: int) -> None:
+        self._next_state_s = time.monotonic() + STATE_PERIOD_S
+        if self._gpus.gpus is not None:
             processes, events = self._gpus.state()
             self._voice.say({"stamp_ns": stamp_ns, "processes": processes, "events": events})
-        self._next_s = time.monotonic() + max(self._period_s, (time.thread_time() - started_s) / SAMPLE_SHARE)
 
 
 def _host() -> dict[str, Any]:

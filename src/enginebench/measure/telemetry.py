@@ -11,11 +11,12 @@ import json
 import subprocess
 import sys
 import threading
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, TypeVar
 
 from enginebench.clock import now_ns
 from enginebench.errors import WorkerError
@@ -25,6 +26,7 @@ START_TIMEOUT_S = 30.0
 FRESH_TIMEOUT_S = 5.0
 EDGE_TIMEOUT_S = 1.0
 STOP_TIMEOUT_S = 2.0
+UNLOAD_WAIT_S = 1.0
 PERIOD_S = 0.05
 
 
@@ -66,11 +68,13 @@ class Telemetry:
         self._states: list[GpuState] = []
         self._edges: dict[int, Edge] = {}
         self._asked = 0  # edges so far
+        self._watched: dict[str, list[int]] = {}  # pids by role
         self._news = threading.Condition()
         self._silent = False  # the sampler has said its last word
         self.gpus: tuple[str, ...] | None = None  # their UUIDs
         self.gpu_facts: tuple[GpuFacts, ...] = ()  # what does not change
         self.gpu_reason: str | None = None  # why there are none
+        self.plays_trace = gpu_trace is not None
 
     def __enter__(self) -> "Telemetry":
         self.start()
@@ -118,29 +122,28 @@ class Telemetry:
 
     def watch(self, role: str, pid: int) -> None:
         """Count the process ``pid`` and its descendants under ``role``, beside those already there."""
+        self._watched.setdefault(role, []).append(pid)
         self._send({"watch": role, "pid": pid})
 
     def unwatch(self, role: str) -> None:
         """Count nothing under ``role`` any more."""
+        self._watched.pop(role, None)
         self._send({"unwatch": role})
+
+    @property
+    def watched(self) -> frozenset[int]:
+        """The processes that are watched now, without their descendants."""
+        return frozenset(pid for pids in self._watched.values() for pid in pids)
 
     def samples(self, since_ns: int = 0, until_ns: int | None = None) -> list[Sample]:
         """The samples taken from ``since_ns`` to ``until_ns`` (default: now), oldest first."""
         with self._news:
-            return [
-                each
-                for each in self._samples
-                if since_ns <= each.stamp_ns and (until_ns or each.stamp_ns) >= each.stamp_ns
-            ]
+            return _between(self._samples, since_ns, until_ns)
 
     def states(self, since_ns: int = 0, until_ns: int | None = None) -> list[GpuState]:
         """The states of the GPUs between these stamps, as for ``samples``."""
         with self._news:
-            return [
-                each
-                for each in self._states
-                if since_ns <= each.stamp_ns and (until_ns or each.stamp_ns) >= each.stamp_ns
-            ]
+            return _between(self._states, since_ns, until_ns)
 
     def edge(self, mark: str, timeout_s: float = EDGE_TIMEOUT_S) -> Edge | None:
         """Read what is dear, now: 4 ms on a GPU. None when the sampler does not answer in time."""
@@ -205,6 +208,17 @@ class Telemetry:
             self._states.append(read_state(said))
 
 
+_Stamped = TypeVar("_Stamped", Sample, GpuState)
+
+
+def _between(stamped: list[_Stamped], since_ns: int, until_ns: int | None) -> list[_Stamped]:
+    def stamp_of(each: _Stamped) -> int:
+        return each.stamp_ns
+
+    end = len(stamped) if until_ns is None else bisect_right(stamped, until_ns, key=stamp_of)
+    return stamped[bisect_left(stamped, since_ns, key=stamp_of) : end]
+
+
 def peaks(samples: Sequence[Sample]) -> dict[str, Any]:
     """The most used at once, as a cell stores it: by all GPUs together (None without), and by role on the host."""
     gpu = [sum(used) for sample in samples if (used := sample.gpu_used) is not None]
@@ -223,11 +237,13 @@ class MemoryPhases:
         self._phases: dict[str, Sample | None] = {}
         self._started_ns = now_ns()
         self._ended_ns: int | None = None
+        self.before: GpuState | None = None  # who computed on the GPUs before loading
 
     def before_load(self) -> None:
         """Nothing of the session is there yet."""
         self._telemetry.edge("before_load")
         self._phases["before_load"] = self._telemetry.fresh()
+        self.before = next(iter(self._telemetry.states()[-1:]), None)
         self._started_ns = now_ns()
 
     def after_load(self) -> None:
@@ -236,14 +252,29 @@ class MemoryPhases:
         self._phases["after_load"] = self._telemetry.fresh()
 
     def after_unload(self) -> None:
-        """The session and its processes are gone."""
+        """The session and its processes are gone; a driver takes a moment to give their memory back."""
         self._telemetry.edge("after_unload")
-        self._phases["after_unload"] = self._telemetry.fresh()
+        tries_end_ns = now_ns() + round(UNLOAD_WAIT_S * 1e9)
+        while True:
+            self._phases["after_unload"] = self._telemetry.fresh()
+            before, after = self._gpu("before_load"), self._gpu("after_unload")
+            if before is None or after is None or after <= before or now_ns() > tries_end_ns:
+                break
         self._ended_ns = now_ns()
+
+    @property
+    def loaded(self) -> bool:
+        """Whether an engine was seen to be loaded here."""
+        return "after_load" in self._phases
+
+    @property
+    def samples(self) -> list[Sample]:
+        """Everything from before loading until now, or until it was gone."""
+        return self._telemetry.samples(self._started_ns, self._ended_ns)
 
     def as_json(self) -> dict[str, Any]:
         """The ``memory`` of a session in run.json: bytes; None where there was no sample or no GPU."""
-        most = peaks(self._telemetry.samples(self._started_ns, self._ended_ns))
+        most = peaks(self.samples)
         gpu = None
         if self._telemetry.gpus is not None:
             gpu = {phase: self._gpu(phase) for phase in ("before_load", "after_load")}

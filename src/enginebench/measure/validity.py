@@ -104,6 +104,12 @@ def validity(
     return Validity(worst(levels), tuple(reasons), endpoints)
 
 
+def with_machine(judged: Mapping[str, Any], level: Level, reasons: Sequence[str]) -> dict[str, Any]:
+    """What stands in run.json for the client alone (``judged``), joined with what was found of the machine."""
+    joined = list(dict.fromkeys([*judged["reasons"], *reasons]))
+    return {**judged, "level": worst((judged["level"], level)), "reasons": joined}
+
+
 def worst(levels: Iterable[Level]) -> Level:
     """The worst of ``levels``; valid when there is none."""
     return max(levels, key=LEVELS.index, default="valid")

@@ -26,6 +26,7 @@ from enginebench.run.block import Block, BlockRecords, as_results, block_records
 from enginebench.run.cell import CellRun, cell_result, unmeasured_result
 from enginebench.run.client_check import ClientCheck
 from enginebench.run.clients import ShardCount
+from enginebench.run.gpu import GpuWatch
 from enginebench.run.plan import Plan, PlannedCell
 from enginebench.run.progress import Progress
 from enginebench.run.sessions import Sessions
@@ -35,7 +36,8 @@ from enginebench.store import RunStore
 class Campaign:
     """One run: opens cells, keeps their results, and closes what it opened.
 
-    ``progress``: where a person watches; by default it counts the cells of this run.
+    ``progress``: where a person watches; by default it counts the cells of this run. ``telemetry``: not yet started;
+    by default it watches this machine.
     """
 
     def __init__(
@@ -47,13 +49,15 @@ class Campaign:
         shards: ShardCount = 1,
         *,
         progress: Progress | None = None,
+        telemetry: Telemetry | None = None,
     ):
         self._plan = plan
         self._root = root
         self._planned = {planned.cell.id: planned for planned in plan.cells}
         self._progress = progress or Progress(total_cells=len(plan.cells), estimate_s=plan.estimate_s)
         self._store = RunStore.create(root, _header(plan, command, attached))
-        self._telemetry = Telemetry()
+        self._telemetry = telemetry or Telemetry()
+        self._gpu = GpuWatch(self._telemetry, plan.build, attached)
         self._block = Block()
         self._kept: dict[str, list[BlockRecords]] = {}
         self._peaks: dict[str, dict[str, Any]] = {}
@@ -66,6 +70,7 @@ class Campaign:
             attached,
             shards,
             engine=plan.engine,
+            gpu=self._gpu,
         )
         self._client_check = ClientCheck(self._store.directory / "logs", plan.build.python, shards)
         self.measured = 0
@@ -115,7 +120,14 @@ class Campaign:
                 numbers = watched.numbers() if watched else None
                 tokenizer = self._plan.tokenizer
                 cell_run = CellRun(
-                    planned, worker, tokenizer, self._progress, check_alive, self._block, numbers=numbers
+                    planned,
+                    worker,
+                    tokenizer,
+                    self._progress,
+                    check_alive,
+                    self._block,
+                    numbers=numbers,
+                    mark=self._gpu.mark,
                 )
                 yield cell_run
                 cell_run.collect()
@@ -176,7 +188,13 @@ class Campaign:
         kept = block_records(planned, self._block, records, broken)
         if kept.whole:
             judged = self._client_check.judge(planned, records, as_results(kept.summary))
-            kept = replace(kept, summary={**kept.summary, **judged})
+            self._gpu.keep(planned.cell, records)
+            told = self._gpu.judge(planned, records, judged["validity"], last_block=True)
+            metrics = {name: dict(result.summary) for name, result in told.metrics.items()}
+            more = {"validity": told.validity, "metrics": kept.summary["metrics"] | metrics}
+            kept = replace(kept, summary={**kept.summary, **judged, **more})
+        else:
+            self._gpu.forget()
         self._kept.setdefault(planned.cell.id, []).append(kept)
 
     def _write(self, planned: PlannedCell) -> dict[str, Any]:
@@ -189,6 +207,10 @@ class Campaign:
             result = cell_result(planned, blocks, self._peaks[cell_id])
             judged = {key: blocks[0].summary[key] for key in ("calibration", "validity")}
             result |= judged if len(blocks) == 1 else self._client_check.judge(planned, whole, result["metrics"])
+            told = self._gpu.judge(planned, whole, result["validity"])
+            result |= {"validity": told.validity} | ({"gpu": told.gpu} if told.gpu else {})
+            result["metrics"] |= {name: one.as_json() for name, one in told.metrics.items()}
+            result["findings"] += told.findings
             if server := self._servers.get(cell_id):
                 result["server"] = {key: value for key, value in server.items() if key != "findings"}
                 result["findings"] += server["findings"]

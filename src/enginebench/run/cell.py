@@ -35,6 +35,7 @@ class CellRun:
         block: Block,
         *,
         numbers: CellNumbers | None = None,
+        mark: Callable[[str], None] = lambda _: None,
     ):
         self._planned = planned
         self._block = block
@@ -43,7 +44,9 @@ class CellRun:
         self._progress = progress
         self.check_alive = check_alive
         self.numbers = numbers  # the server's own; None: the path leads to none that has any
+        self._mark = mark  # told of the start (round) and end (round_end) of each measured round
         self._finished_round = False
+        self._measuring = False
         self.rounds = planned.rounds
         self.records: list[RoundRecord] = []
 
@@ -62,6 +65,8 @@ class CellRun:
             self.numbers.begin()
         number = sum(not record.warmup for record in self.records)
         self._prepare(number, warmup=False, label=f"round {number + 1}/{self.rounds}")
+        self._measuring = True
+        self._mark("round")
 
     def run(self) -> None:
         """Drive the prepared round; returns when its last request has ended.
@@ -81,6 +86,9 @@ class CellRun:
         if not self._finished_round:
             return
         self._finished_round = False
+        if self._measuring:
+            self._measuring = False
+            self._mark("round_end")
         record = self._worker.fetch()
         self.records.append(record)
         if reason := failure(record):

@@ -21,10 +21,12 @@ from enginebench.measure.worker_process import Worker
 from enginebench.run.attached import Attached
 from enginebench.run.clients import ShardCount, connections_each, start_client
 from enginebench.run.direct import check_gpus, runtime_of, visible_gpus, world_of
+from enginebench.run.gpu import GpuWatch
 from enginebench.run.managed import Prepared, prepare
 from enginebench.run.watched import WatchedServer
 
 if TYPE_CHECKING:
+    from enginebench.measure.ledger import KvPool
     from enginebench.server.launch import TritonServer
 
 
@@ -44,6 +46,7 @@ class Sessions:
         shards: ShardCount = 1,
         *,
         engine: Mapping[str, Any] | None = None,
+        gpu: GpuWatch | None = None,
     ):
         self._build = build
         self._directory = directory
@@ -52,8 +55,10 @@ class Sessions:
         self._attached = attached
         self._shards = shards
         self._settings = dict(engine or {})
+        self._gpu = gpu or GpuWatch(telemetry, build)  # told of the engine that is loaded now
         self._engine = ExitStack()  # what to undo, last first, when the engine that is loaded now goes
         self._phases = MemoryPhases(telemetry)  # of that engine
+        self._options: Mapping[str, Any] = {}  # that it was opened with, when it is run directly
         self._server: TritonServer | None = None
         self._served: Prepared | None = None  # what that server is of
         self._worker: Client | None = None
@@ -61,12 +66,12 @@ class Sessions:
         self._pages: list[PageSample] = []  # of servers that are watched no more
         self._way = ("", False)  # the path, and whether the engine reuses its KV cache
         self.block = 0  # for which what is opened is opened
-        self._entries: list[tuple[dict[str, Any], MemoryPhases]] = []
+        self._entries: list[tuple[dict[str, Any], MemoryPhases, KvPool]] = []
 
     @property
     def records(self) -> list[dict[str, Any]]:
         """The ``sessions`` of run.json, as far as they are known."""
-        return [entry | {"memory": phases.as_json()} for entry, phases in self._entries]
+        return [entry | self._gpu.session(entry, phases, pool) for entry, phases, pool in self._entries]
 
     def use(self, path: str, kv_cache_reuse: bool = False) -> Client:
         """Return the worker that drives ``path``, opening what is missing and closing what would be in its way.
@@ -93,7 +98,8 @@ class Sessions:
         entry |= self.watched.facts() if self.watched else {}
         if path != "direct" and self._served is not None and (filled := self._served.as_json()):
             entry["repository"] = filled
-        self._entries.append((entry, self._phases))
+        self._gpu.loaded(self._phases, self._worker.facts, self._options if path == "direct" else {})
+        self._entries.append((entry, self._phases, self._gpu.pool))
         return self._worker
 
     @property
@@ -133,6 +139,7 @@ class Sessions:
         check_gpus(self._build, visible_gpus(self._build, self._telemetry.gpus))
         world = world_of(self._build, settings)
         runtime, options = runtime_of(self._build, settings)
+        self._options = options
         self._prepare_engine()
         self._worker = Worker.start(self._build.launcher, self._log("direct"), world=world)
         self._watch("engine", self._worker.pid)

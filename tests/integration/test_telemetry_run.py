@@ -1,0 +1,112 @@
+"""The whole flow with a recorded trace in the place of a GPU, and without any."""
+
+from pathlib import Path
+
+import pytest
+
+from enginebench.store import Run
+from enginebench.store_tables import read_columns
+from tests.support.gpu_traces import CARD, MIB, reading, state, write_trace
+from tests.support.traced_run import traced_run
+
+BASELINE, LOADED, PEAK, AFTER = 700 * MIB, 60_000 * MIB, 60_800 * MIB, 702 * MIB
+LINES = [
+    state({41: 600 * MIB}),
+    "before_load",
+    reading(BASELINE, sm_percent=0),
+    "after_load",
+    reading(LOADED),
+    "round",
+    reading(PEAK, event_reasons=4),
+    reading(LOADED, sm_clock_mhz=1400),
+    state({41: 600 * MIB, 42: 59_000 * MIB}),
+    "round_end",
+    reading(LOADED),
+    "after_unload",
+    reading(AFTER),
+]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    root = tmp_path_factory.mktemp("traced")
+    return traced_run(root, write_trace(root / "trace.jsonl", LINES))
+
+
+def test_a_cell_says_what_the_card_did(run: Run) -> None:
+    (cell,) = run.cells.values()
+    gpu = cell["gpu"]
+    tokens = cell["requests"] * 24
+    assert gpu["energy_source"] == "counter"
+    assert gpu["average_power_w"] == pytest.approx(420.0)  # what the trace plays
+    assert gpu["energy_per_output_token_j"] == pytest.approx(gpu["energy_j"] / tokens)
+    assert gpu["energy_per_request_j"] == pytest.approx(gpu["energy_j"] / cell["requests"])
+    assert gpu["tokens_per_j"] == pytest.approx(tokens / gpu["energy_j"])
+    assert sum(cell["makespan_s"]) <= gpu["energy_j"] / 420 < sum(cell["makespan_s"]) + 1
+    assert gpu["peak_bytes"] == PEAK
+    assert gpu["sm_clock_mhz"]["min"] == 1400
+    assert 0 < gpu["throttle"]["power cap"] <= 1
+    assert 0 < gpu["mbu"] < 1
+    assert 0 < gpu["mfu"] < 1
+    assert gpu["limits"]["peak_bytes_per_s"] == pytest.approx(5120 / 8 * 2 * 2619e6)
+    assert len(gpu["round_spans_ns"]) == 2
+
+
+def test_mbu_and_energy_are_metrics_of_the_cell_and_of_its_block(run: Run) -> None:
+    (cell,) = run.cells.values()
+    assert cell["metrics"]["mbu"]["summary"]["value"] == cell["gpu"]["mbu"]
+    joules = cell["metrics"]["energy_per_output_token"]
+    assert (joules["unit"], joules["better"], len(joules["per_round"])) == ("J", "lower", 2)
+    assert cell["per_block"][0]["metrics"]["energy_per_output_token"] == joules["summary"]
+    rate = cell["metrics"]["output_tokens_per_s"]["summary"]["value"]
+    assert cell["metrics"]["output_tokens_per_s_per_gpu"]["summary"]["value"] == pytest.approx(rate)
+
+
+def test_the_machine_spoils_the_cell_with_its_reasons(run: Run) -> None:
+    (cell,) = run.cells.values()
+    assert cell["validity"]["level"] in ("degraded", "invalid")
+    assert any("other processes were on the GPU (pid 41)" in reason for reason in cell["validity"]["reasons"])
+
+
+def test_a_session_has_a_ledger_that_adds_up(run: Run) -> None:
+    (session,) = run.data["sessions"]
+    by_name = {entry["what"]: entry for entry in session["ledger"]}
+    assert session["memory"]["gpu"] == {
+        "before_load": BASELINE, "after_load": LOADED, "peak": PEAK, "after_unload": AFTER
+    }  # fmt: skip
+    assert sum(entry["bytes"] for entry in session["ledger"] if entry["owner"] == "gpu") == LOADED
+    assert by_name["other processes"]["bytes"] == 600 * MIB
+    assert by_name["weights"]["source"] == "the runtime"
+    assert by_name["growth in rounds"]["bytes"] == PEAK - LOADED
+    assert by_name["left after unloading"]["bytes"] == AFTER - BASELINE
+    assert by_name["engine processes, after loading"]["bytes"] > 20 * MIB
+    assert session["gpus"][0]["uuid"] == CARD["uuid"]
+
+
+def test_samples_of_the_card_are_kept(run: Run) -> None:
+    table = read_columns(run.directory / "telemetry" / "gpu.parquet")
+    assert set(table["gpu"]) == {0}
+    assert max(table["used_bytes"]) == PEAK
+    assert len(table["stamp_ns"]) == len(table["power_w"]) > 10
+
+
+def test_blocks_add_up(tmp_path: Path) -> None:
+    run = traced_run(tmp_path, write_trace(tmp_path / "trace.jsonl", LINES), blocks=2)
+    (cell,) = run.cells.values()
+    assert len(cell["gpu"]["round_spans_ns"]) == cell["rounds"] == 4
+    both = [block["metrics"]["energy_per_output_token"]["value"] for block in cell["per_block"]]
+    assert min(both) <= cell["gpu"]["energy_per_output_token_j"] <= max(both)
+
+
+def test_a_build_on_the_host_has_no_numbers_of_a_gpu(tmp_path: Path) -> None:
+    """Nothing is there, and never a zero."""
+    from enginebench.builds.tokenizer import open_tokenizer
+    from enginebench.measure.telemetry import Telemetry
+    from enginebench.run.builds import build_from_option
+    from enginebench.run.gpu import on_gpu
+
+    build = build_from_option(None, tmp_path)
+    assert not on_gpu(build)
+    assert open_tokenizer(build)
+    with Telemetry() as telemetry:
+        assert (telemetry.gpus is None) == bool(telemetry.gpu_reason)
