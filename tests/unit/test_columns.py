@@ -69,6 +69,14 @@ def test_reads_of_a_request_are_one_piece_with_its_ends(given: list[Arrival]) ->
     assert seen == sorted({each.request_index for each in given})
 
 
+def test_what_is_forgotten_leaves_the_rest() -> None:
+    given = [Arrival(at % 2, at, b"x" * at, at == 4, None, at + 1) for at in range(1, 5)]
+    log = ArrivalLog(given)
+    log.forget(1)
+    assert list(log) == [each._replace(payload=b"") if each.request_index else each for each in given]
+    assert log.tokens == 4
+
+
 def test_ids_are_counted_for_progress() -> None:
     assert ArrivalLog([Arrival(0, 1, (4, 5)), Arrival(0, 2, (6,))]).tokens == 3
 
@@ -78,7 +86,8 @@ def test_chunks_come_back_and_can_be_put_in_order(given: list[Chunk]) -> None:
     log = ChunkLog.of(given)
     assert list(log) == given
     assert ChunkLog.of(log) is log
-    assert list(log.in_order()) == sorted(given, key=lambda chunk: chunk.stamp_ns)
+    log.sort()
+    assert list(log) == sorted(given, key=lambda chunk: chunk.stamp_ns)
 
 
 def test_unknown_and_told_counts_come_back() -> None:

@@ -9,21 +9,24 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, chain, pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 
 from enginebench.builds.tokenizer import Tokenizer
 from enginebench.plan.requests import Request
 from enginebench.runtimes import sse
 from enginebench.runtimes.base import UNKNOWN, Arrival
-from enginebench.runtimes.columns import ArrivalLog, ChunkLog, Rows
+from enginebench.runtimes.columns import ArrivalLog, ChunkLog
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
 
 EXCERPT = 300
 """So many characters of an answer that was not understood are repeated."""
+
+Stamps: TypeAlias = NDArray[np.int64]
 
 _DONE = sse.DONE.encode()
 _BLOCK = 4096  # objects parsed at once: quick, and small in memory
@@ -60,7 +63,7 @@ class _Answer(NamedTuple):
 def decode(
     arrivals: Sequence[Arrival], requests: Mapping[int, Request], reader: Reader, tokenizer: Tokenizer | None
 ) -> ChunkLog:
-    """Turn a round's arrivals into chunks, in the order of their stamps.
+    """Turn a round's arrivals into chunks, in the order of their stamps. An ``ArrivalLog`` loses its bytes on the way.
 
     ``tokenizer`` turns text into ids: None unless text identifies ids.
     """
@@ -69,14 +72,15 @@ def decode(
     whole_so_far = (
         tokenizer is not None and reader.may_accumulate and _accumulates(_answers(kept, requests, reader), tokenizer)
     )
-    for answer in _answers(kept, requests, reader):
+    for answer in _answers(kept, requests, reader, forget=True):
         if not reader.gives_ids and tokenizer is not None:
             answer = _identified(answer, whole_so_far, tokenizer)  # noqa: PLW2901
         _keep(answer, log)
     for row, error in kept.errors.items():
         failed = kept[row]
         log.add(failed.request_index, failed.stamp_ns, failed.read_ns, 0, error=error)
-    return log.in_order()
+    log.sort()
+    return log
 
 
 def explain(model: str, status: int, content_type: str, body: bytes) -> str:
@@ -112,13 +116,20 @@ def excerpt(body: bytes) -> str:
     return body.decode("utf-8", "replace").strip()[:EXCERPT] or "an empty body"
 
 
-def _answers(kept: ArrivalLog, requests: Mapping[int, Request], reader: Reader) -> Iterator[_Answer]:
+def _answers(
+    kept: ArrivalLog, requests: Mapping[int, Request], reader: Reader, *, forget: bool = False
+) -> Iterator[_Answer]:
+    """Each answer; with ``forget``, its bytes are freed first: parsed, they take as much room again."""
     for index, rows in kept.by_request():
-        yield _answer(kept, rows, requests[index], reader)
+        body, row_ends, stamps, reads = kept.reads(rows)
+        if forget:
+            kept.forget(index)
+        yield _answer(body, (row_ends, stamps, reads), requests[index], reader)
 
 
-def _answer(kept: ArrivalLog, rows: Rows, request: Request, reader: Reader) -> _Answer:
-    body, row_ends, stamps, reads = kept.reads(rows)
+def _answer(body: bytes, rows: tuple[Stamps, Stamps, Stamps], request: Request, reader: Reader) -> _Answer:
+    """``rows``: of each read, where its bytes end in ``body``, its stamp, and when it was read."""
+    row_ends, stamps, reads = rows
     data, ends = sse.split(body) if request.streaming else ([body], [len(body)])
     if b"" in data or _DONE in data:
         told = [(value, end) for value, end in zip(data, ends, strict=True) if value not in (b"", _DONE)]

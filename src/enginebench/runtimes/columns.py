@@ -4,8 +4,8 @@ Both logs are sequences of the objects that they hold, which are made when they 
 """
 
 from array import array
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
 from typing import TypeAlias, overload
 
 import numpy as np
@@ -24,10 +24,14 @@ class ArrivalLog(Sequence[Arrival]):
     def __init__(self, arrivals: Iterable[Arrival] = ()) -> None:
         self._new: list[Arrival] = []
         self._request_index, self._stamp_ns, self._read_ns = array("i"), array("q"), array("q")
-        self._end = array("q", [0])  # where each payload ends; the first one begins at 0
+        self._size, self._end = (
+            array("i"),
+            array("q"),
+        )  # of each payload; where it ends in its request's bytes, or in ids
         self._ended = bytearray()
         self._errors: dict[int, str] = {}
-        self._bytes, self._ids = bytearray(), array("i")
+        self._bytes: dict[int, bytearray] = defaultdict(bytearray)  # by request, so that they can be freed one by one
+        self._ids = array("i")
         for arrival in arrivals:
             self.append(arrival)
 
@@ -83,19 +87,23 @@ class ArrivalLog(Sequence[Arrival]):
             yield int(indexes[rows[0]]), rows
 
     def reads(self, rows: Rows) -> tuple[bytes, NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """The bytes of ``rows`` in one piece, where each row's end in it, their stamps and when they were read."""
-        ends = np.frombuffer(self._end, dtype=np.int64)
-        starts, stops = ends[rows], ends[rows + 1]
-        with memoryview(self._bytes) as whole:
-            body = b"".join([whole[start:stop] for start, stop in zip(starts.tolist(), stops.tolist(), strict=True)])
-        stamps, reads = (np.frombuffer(column, dtype=np.int64)[rows] for column in (self._stamp_ns, self._read_ns))
-        return body, np.cumsum(stops - starts), stamps, reads
+        """All bytes of the request with these ``rows``; where each row's end, their stamps, when they were read."""
+        body = bytes(self._bytes[self._request_index[rows[0]]])
+        ends, stamps, reads = (
+            np.frombuffer(column, dtype=np.int64)[rows] for column in (self._end, self._stamp_ns, self._read_ns)
+        )
+        return body, ends, stamps, reads
+
+    def forget(self, request_index: int) -> None:
+        """Free the bytes of a request: its arrivals stay, without a payload."""
+        self._fold()
+        self._bytes[request_index] = bytearray()
 
     def _at(self, row: int) -> Arrival:
-        where = slice(self._end[row], self._end[row + 1])
-        payload: Sequence[int] | bytes = tuple(self._ids[where]) if self._ids else bytes(self._bytes[where])
+        index, where = self._request_index[row], slice(self._end[row] - self._size[row], self._end[row])
+        payload: Sequence[int] | bytes = tuple(self._ids[where]) if self._ids else bytes(self._bytes[index][where])
         return Arrival(
-            self._request_index[row],
+            index,
             self._stamp_ns[row],
             payload,
             bool(self._ended[row]),
@@ -113,14 +121,17 @@ class ArrivalLog(Sequence[Arrival]):
         self._stamp_ns.extend(stamps)
         self._read_ns.extend(reads)
         self._ended.extend(ended)
-        self._end.extend(accumulate(map(len, payloads[1:]), initial=self._end[-1] + len(payloads[0])))
+        self._size.extend(map(len, payloads))
         if any(errors):
             self._errors |= {row + place: error for place, error in enumerate(errors) if error}
-        for payload in payloads:
+        for index, payload in zip(indexes, payloads, strict=True):
             if isinstance(payload, bytes):
-                self._bytes += payload
+                body = self._bytes[index]
+                body += payload
+                self._end.append(len(body))
             else:
                 self._ids.extend(payload)
+                self._end.append(len(self._ids))
 
 
 class ChunkLog(Sequence[Chunk]):
@@ -172,22 +183,21 @@ class ChunkLog(Sequence[Chunk]):
         self.token_ids.extend(token_ids)
         self._id_end.append(len(self.token_ids))
 
-    def in_order(self) -> "ChunkLog":
-        """The same chunks in the order of their stamps; those of one stamp stay as they are."""
+    def sort(self) -> None:
+        """Put the chunks in the order of their stamps, a column at a time; those of one stamp stay as they are."""
         order = np.argsort(np.frombuffer(self.stamp_ns, dtype=np.int64), kind="stable")
         ends = np.frombuffer(self._id_end, dtype=np.int64)
-        sizes = (ends[1:] - ends[:-1])[order]
-        begins = np.cumsum(sizes) - sizes
-        places = np.arange(len(self.token_ids)) - np.repeat(begins, sizes) + np.repeat(ends[:-1][order], sizes)
-        log = ChunkLog()
+        sizes = np.diff(ends)[order]
+        new_ends = np.concatenate([[0], np.cumsum(sizes)])
+        places = np.repeat(ends[:-1][order] - new_ends[:-1], sizes)
+        places += np.arange(len(places))
+        del ends
+        self.token_ids = _taken(self.token_ids, places)
+        self._id_end = array("q", new_ends.astype(np.int64).tobytes())
         for name in ("request_index", "stamp_ns", "read_ns", "tokens", "prompt_tokens", "total_tokens"):
-            column = getattr(self, name)
-            getattr(log, name).frombytes(np.frombuffer(column, dtype=column.typecode)[order].tobytes())
-        log.token_ids.frombytes(np.frombuffer(self.token_ids, dtype=np.intc)[places].tobytes())
-        log._id_end.frombytes(np.cumsum(sizes).tobytes())
+            setattr(self, name, _taken(getattr(self, name), order))
         new_row = {int(old): row for row, old in enumerate(order.tolist())} if self.errors else {}
-        log.errors = {new_row[row]: error for row, error in self.errors.items()}
-        return log
+        self.errors = {new_row[row]: error for row, error in self.errors.items()}
 
     def __len__(self) -> int:
         return len(self.stamp_ns)
@@ -216,3 +226,8 @@ class ChunkLog(Sequence[Chunk]):
             total_tokens=None if total == UNKNOWN else total,
             read_ns=self.read_ns[row],
         )
+
+
+def _taken(column: "array[int]", places: Rows) -> "array[int]":
+    """The values of ``column`` at ``places``."""
+    return array(column.typecode, np.frombuffer(column, dtype=column.typecode)[places].tobytes())
