@@ -40,7 +40,8 @@ def ranks_of(count: int) -> Counts:
         -np.arange(1, _STEPS + 1) * count // _STEPS
     )  # whole numbers: p50, p90, p95 and p99 are among them, exactly
     tail = np.round(np.logspace(np.log10(count) - 2, 0, 90)).astype(np.int64)  # from the ends: 1% of all, down to one
-    return np.unique(np.concatenate([body, tail, count + 1 - tail]))
+    ranks: Counts = np.unique(np.concatenate([body, tail, count + 1 - tail]))
+    return ranks
 
 
 def of_values(values_s: Floats) -> Quantiles | None:
