@@ -36,9 +36,8 @@ def ranks_of(count: int) -> Counts:
     """The ranks (from 1 to ``count``) that a curve shows: all of a few, else even steps and ever finer ends."""
     if count <= MAX_POINTS:
         return np.arange(1, count + 1)
-    body = -(
-        -np.arange(1, _STEPS + 1) * count // _STEPS
-    )  # whole numbers: p50, p90, p95 and p99 are among them, exactly
+    steps = np.arange(1, _STEPS + 1)
+    body = -(-steps * count // _STEPS)  # in whole numbers: p50, p90, p95 and p99 are among them, exactly
     tail = np.round(np.logspace(np.log10(count) - 2, 0, 90)).astype(np.int64)  # from the ends: 1% of all, down to one
     ranks: Counts = np.unique(np.concatenate([body, tail, count + 1 - tail]))
     return ranks
