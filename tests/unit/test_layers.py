@@ -221,6 +221,12 @@ def test_statistics_without_the_engines_record_leave_waiting_and_prefill_unexpla
     assert "decode" not in first.with_residual
 
 
+def test_the_core_alone_leaves_no_other_model_unexplained() -> None:
+    times = ClientTimes(0.0, 0.050, 0.150)
+    fall = from_statistics(times, {}, engine(), core="tensorrt_llm", alone=True, whole=True)
+    assert fall.with_residual == ("client", "http_queue")
+
+
 def test_an_engine_in_process_is_told_by_the_clients_stamps() -> None:
     assert parts_ms(from_stamps(0.02, 0.1, whole=True)) == pytest.approx({"slot+prefill": 20, "decode": 80})
     assert parts_ms(from_stamps(0.02, 0.1, whole=False)) == pytest.approx({"slot+prefill": 20})

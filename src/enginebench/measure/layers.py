@@ -123,11 +123,18 @@ def from_traces(
 
 
 def from_statistics(
-    client: ClientTimes, counts: Mapping[str, ModelCounts], engine: EngineTimes | None, *, core: str, whole: bool
+    client: ClientTimes,
+    counts: Mapping[str, ModelCounts],
+    engine: EngineTimes | None,
+    *,
+    core: str,
+    alone: bool = False,
+    whole: bool,
 ) -> Waterfall:
     """The same of the measured rounds, without traces: what Triton counted, and the engine's own record where it is.
 
-    ``core``: the name of the model that runs the engine. Client, network and HTTP cannot be told from the rest.
+    ``core``: the name of the model that runs the engine; ``alone``: requests went to it and to no other. Client, network
+    and HTTP cannot be told from the rest.
     """
     total_s = client.last_s if whole or client.first_s is None else client.first_s
     parts = []
@@ -144,9 +151,10 @@ def from_statistics(
     if queued and queued.requests:
         parts.insert(0, Part(("http_queue",), queued.queue_s / queued.requests, STATISTICS))
     known = {layer for part in parts for layer in part.layers}
-    unknown = [layer for layer in LAYERS if layer not in known and (whole or layer != "decode")]
-    with_residual = tuple(unknown if "http_queue" in unknown else [unknown[0], "http_queue", *unknown[1:]])
-    return Waterfall(total_s, total_s, tuple(parts), with_residual)
+    absent = {PREPROCESSING, POSTPROCESSING} if alone else set()
+    absent |= set() if whole else {"decode"}
+    known -= {"http_queue"}  # of which statistics tell the queue alone
+    return Waterfall(total_s, total_s, tuple(parts), tuple(each for each in LAYERS if each not in known | absent))
 
 
 def from_stamps(first_s: float | None, last_s: float, *, whole: bool) -> Waterfall:

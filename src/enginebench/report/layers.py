@@ -12,7 +12,7 @@ from enginebench.measure.layers import LAYERS, from_stamps
 from enginebench.report.cells import CellView, Json, cells_of, path_rank
 from enginebench.report.figures import Axis, Figure, Marks, Plot, Section
 from enginebench.report.summary import is_reference
-from enginebench.report.units import DASH, MINUS, Scale, count, percent, scale_for
+from enginebench.report.units import DASH, MINUS, Scale, count, percent
 from enginebench.report.view import Column, Table, Text
 
 WORDS = {
@@ -27,6 +27,8 @@ WORDS = {
 UNEXPLAINED = "unexplained"
 ENDS = {"first": "To the first token", "whole": "To the last token"}
 MAX_FIGURES = 6
+SCALE = Scale("ms", 1e3, 1)
+"""One unit for all parts: shares of a millisecond and whole seconds stand beside each other."""
 LEAD = (
     "Mean time of a request in each layer between the client and the engine, path by path. Parts of the server paths "
     "come from one more round after the measured ones, in which the server was asked for traces and perf metrics; it "
@@ -79,7 +81,6 @@ def _way(cell: CellView) -> _Way:
 
 def _figure(number: int, ways: Sequence[_Way]) -> Figure:
     ends = [end for end in ENDS if any(end in way.falls for way in ways)]
-    scale = scale_for("s", [way.falls[end]["total_s"] for way in ways for end in way.falls])
     cell = ways[0].cell
     mode = "" if cell.streaming else ", without streaming"
     title = f"{cell.scenario}, {cell.output_words} tokens out, {cell.load.words}{mode}"
@@ -87,29 +88,29 @@ def _figure(number: int, ways: Sequence[_Way]) -> Figure:
         id=f"layers-{number}",
         title=title,
         finding=_finding(ways),
-        plots=tuple(_plot(end, ways, scale) for end in ends),
+        plots=tuple(_plot(end, ways) for end in ends),
         table=_table(title, ways),
     )
 
 
-def _plot(end: str, ways: Sequence[_Way], scale: Scale) -> Plot:
+def _plot(end: str, ways: Sequence[_Way]) -> Plot:
     """The same series in the same order in every plot of a figure, so that a layer keeps its colour."""
     names = tuple(way.cell.path for way in ways)[::-1]  # plots count upwards
     kinds = dict.fromkeys(
         tuple(part["layers"]) for way in ways for fall in way.falls.values() for part in fall["parts"]
     )
     ordered = sorted(kinds, key=lambda layers: (LAYERS.index(layers[0]), len(layers)))
-    marks = [_bars(_words(layers), [_seconds(way, end, layers) for way in ways], names, scale) for layers in ordered]
+    marks = [_bars(_words(layers), [_seconds(way, end, layers) for way in ways], names) for layers in ordered]
     rest = [max(0.0, way.falls[end]["residual_s"]) if end in way.falls else None for way in ways]
-    marks.append(_bars(UNEXPLAINED, rest, names, scale, role="muted"))
-    x = Axis("mean time of a request", scale.symbol, better="lower")
+    marks.append(_bars(UNEXPLAINED, rest, names, role="muted"))
+    x = Axis("mean time of a request", SCALE.symbol, better="lower")
     return Plot(ENDS[end], x, Axis("path"), tuple(marks), stacked=True, horizontal=True)
 
 
-def _bars(name: str, seconds: Sequence[float | None], names: tuple[str, ...], scale: Scale, role: str = "") -> Marks:
-    values = [None if value is None else value * scale.factor for value in seconds][::-1]
+def _bars(name: str, seconds: Sequence[float | None], names: tuple[str, ...], role: str = "") -> Marks:
+    values = [None if value is None else value * SCALE.factor for value in seconds][::-1]
     texts = tuple(
-        f"{path}, {name}: {DASH if value is None else scale.text(value / scale.factor)}"
+        f"{path}, {name}: {DASH if value is None else SCALE.text(value / SCALE.factor)}"
         for path, value in zip(names, values, strict=True)
     )
     return Marks(name, "bars", tuple(value or 0.0 for value in values), names, texts=texts, role=role)
@@ -129,19 +130,18 @@ def _finding(ways: Sequence[_Way]) -> str:
     inner, outer = ways[0], ways[-1]
     fall = outer.falls["whole"]
     total_s = fall["total_s"]
-    scale = scale_for("s", [total_s])
     largest = max(fall["parts"], key=lambda part: part["s"])
     sentence = (
         f"On the {outer.cell.path} path {_words(largest['layers'])} takes {largest['s'] / total_s:.0%} of the "
-        f"{scale.text(total_s)} to the last token, and {abs(fall['residual_s']) / total_s:.1%} is "
+        f"{SCALE.text(total_s)} to the last token, and {abs(fall['residual_s']) / total_s:.1%} is "
         f"{UNEXPLAINED if fall['residual_s'] >= 0 else 'counted twice'}."
     )
     inner_s, outer_s = (way.cell.statistic("e2e_latency", "mean") for way in (inner, outer))
     if inner is not outer and inner_s and outer_s:
         verb = "adds" if outer_s >= inner_s else "saves"
         sentence += (
-            f" In the measured rounds it {verb} {scale.text(abs(outer_s - inner_s))} to the {inner.cell.path} path's "
-            f"{scale.text(inner_s)} ({percent(outer_s / inner_s - 1)})."
+            f" In the measured rounds it {verb} {SCALE.text(abs(outer_s - inner_s))} to the {inner.cell.path} path's "
+            f"{SCALE.text(inner_s)} ({percent(outer_s / inner_s - 1)})."
         )
     return sentence
 

@@ -16,6 +16,7 @@ from enginebench.errors import EnginebenchError
 from enginebench.measure.records import RoundRecord
 from enginebench.measure.server_sampler import columns_of
 from enginebench.measure.telemetry import Sample, Telemetry, peaks
+from enginebench.measure.validity import with_machine
 from enginebench.plan.cells import Cell
 from enginebench.plan.scenario import scenario_facts
 from enginebench.report.index import write_index
@@ -133,7 +134,8 @@ class Campaign:
                 cell_run.collect()
                 cell_run.require_result()
                 if watched:
-                    self._servers[cell.id] = watched.finish(cell_run)
+                    seen = self._servers.get(cell.id, {}).get("layers")  # one block says where time goes
+                    self._servers[cell.id] = watched.finish(cell_run, seen)
             except EnginebenchError as broken:
                 error = self._sessions.death() or broken
                 self._sessions.discard()
@@ -191,11 +193,17 @@ class Campaign:
             self._gpu.keep(planned.cell, records)
             told = self._gpu.judge(planned, records, judged["validity"], last_block=True)
             metrics = {name: dict(result.summary) for name, result in told.metrics.items()}
-            more = {"validity": told.validity, "metrics": kept.summary["metrics"] | metrics}
+            judged_by_server = self._with_server(planned.cell.id, told.validity)
+            more = {"validity": judged_by_server, "metrics": kept.summary["metrics"] | metrics}
             kept = replace(kept, summary={**kept.summary, **judged, **more})
         else:
             self._gpu.forget()
         self._kept.setdefault(planned.cell.id, []).append(kept)
+
+    def _with_server(self, cell_id: str, validity: Mapping[str, Any]) -> dict[str, Any]:
+        """What is known of the cell's validity, with what its server showed to be wrong."""
+        wrong = self._servers.get(cell_id, {}).get("findings")
+        return with_machine(validity, "degraded", wrong) if wrong else dict(validity)
 
     def _write(self, planned: PlannedCell) -> dict[str, Any]:
         """A cell has numbers when it was whole in any block."""
@@ -214,6 +222,7 @@ class Campaign:
             if server := self._servers.get(cell_id):
                 result["server"] = {key: value for key, value in server.items() if key != "findings"}
                 result["findings"] += server["findings"]
+                result["validity"] = self._with_server(cell_id, result["validity"])
             if self._telemetry.silent:
                 result["findings"] += ["The memory sampler died: this cell and those after it have no memory."]
             self._store.write_calibration(self._client_check.record)

@@ -88,7 +88,8 @@ def layers_of(sample: Sample, measured: Sequence[RoundRecord], numbers: CellNumb
             own = client_times([sample.record])
             found = from_traces(own, sample.spans, sample.engine, whole=whole, measured_s=measured_s)
         else:
-            found = from_statistics(client, numbers.counts, sample.engine, core=CORE, whole=whole)
+            alone = numbers.model == CORE
+            found = from_statistics(client, numbers.counts, sample.engine, core=CORE, alone=alone, whole=whole)
         waterfalls[name] = found
     return {
         **{name: found.as_json() if found else None for name, found in waterfalls.items()},

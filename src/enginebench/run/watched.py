@@ -4,12 +4,14 @@ Lives as long as the path's worker; what its sampler read is handed on when it e
 """
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from enginebench.builds.build import Build
 from enginebench.builds.tokenizer import open_tokenizer
+from enginebench.builds.tokenizer_process import ProcessTokenizer
 from enginebench.errors import EnginebenchError
 from enginebench.measure.server_sampler import PageSample
 from enginebench.measure.shards import Client, Shards
@@ -17,6 +19,9 @@ from enginebench.run.cell import CellRun
 from enginebench.run.layer_sample import Sample, layers_of, not_observed, observe
 from enginebench.run.server_numbers import CellNumbers, ServerWatch, failed_checks
 from enginebench.server.preflight import OUTPUT_TOKENS, Check, preflight
+
+if TYPE_CHECKING:
+    from enginebench.server.launch import TritonServer
 
 
 @dataclass(slots=True)
@@ -31,15 +36,26 @@ class WatchedServer:
 
     @classmethod
     def open(
-        cls, build: Build, worker: Client, options: Mapping[str, Any], log: Path, server: Any, *, kv_cache_reuse: bool
+        cls,
+        build: Build,
+        worker: Client,
+        options: Mapping[str, Any],
+        log: Path,
+        server: "TritonServer | None",
+        *,
+        kv_cache_reuse: bool,
     ) -> "WatchedServer":
         """Watch the server in ``options``; ``server``: the one that is ours, or None."""
         url = str(options["url"])
-        watch = ServerWatch(url, server.metrics_url, server.trace_file) if server else ServerWatch(url)
         limits = [build.limits.max_input_len, build.limits.max_seq_len and build.limits.max_seq_len - OUTPUT_TOKENS]
         longest = min((each for each in limits if each), default=None)
-        tokenizer = open_tokenizer(build)
-        checks = preflight(url, str(options["model"]), tokenizer, longest_prompt=longest, kv_cache_reuse=kv_cache_reuse)
+        with ExitStack() as stack:
+            tokenizer = open_tokenizer(build)
+            if isinstance(tokenizer, ProcessTokenizer):
+                stack.callback(tokenizer.close)
+            model = str(options["model"])
+            checks = preflight(url, model, tokenizer, longest_prompt=longest, kv_cache_reuse=kv_cache_reuse)
+        watch = ServerWatch(url, server.metrics_url, server.trace_file) if server else ServerWatch(url)
         return cls(watch, worker, options, log, checks)
 
     def facts(self) -> dict[str, Any]:
@@ -52,13 +68,16 @@ class WatchedServer:
         numbers.wait_idle()
         return numbers
 
-    def finish(self, cell_run: CellRun) -> dict[str, Any]:
-        """After the measured rounds: the counters, one observed round, and the cell's ``server`` with ``findings``."""
+    def finish(self, cell_run: CellRun, layers: Mapping[str, Any] | None) -> dict[str, Any]:
+        """After the measured rounds: the counters, one observed round, and the cell's ``server`` with ``findings``.
+
+        ``layers``: what a round that was observed before showed; then there is no other.
+        """
         numbers = cell_run.numbers
         assert numbers is not None
         numbers.end()
         measured = [record for record in cell_run.records if not record.warmup]
-        numbers.layers = layers_of(self._sample(cell_run), measured, numbers)
+        numbers.layers = layers or layers_of(self._sample(cell_run), measured, numbers)
         server = numbers.as_json(cell_run.records)
         checks = failed_checks([check.as_json() for check in self.checks])
         return {**server, "findings": [*checks, *numbers.findings(server)]}
