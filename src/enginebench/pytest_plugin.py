@@ -305,7 +305,8 @@ def _write_summary(terminal: pytest.TerminalReporter, bench: Bench) -> None:
     if bench.campaign is None:
         terminal.write_line("No cell was measured.", red=True)
         return
-    terminal.write(summary_text(bench.campaign.directory, width=terminal._tw.fullwidth, colour=terminal.hasmarkup))
+    width, colour = terminal._tw.fullwidth, terminal.hasmarkup
+    terminal.write(summary_text(bench.campaign.directory, width=width, colour=colour, closing=True))
     if bench.error is not None:
         terminal.write_line(str(bench.error), red=True)
     if not _measured(bench):

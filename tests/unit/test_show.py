@@ -47,6 +47,12 @@ def test_the_verdict_comes_first_and_findings_last(tmp_path: Path) -> None:
     assert "the server died in mid-stream: exit status 139" in text
 
 
+def test_a_run_that_is_being_closed_is_not_called_a_crash(tmp_path: Path) -> None:
+    run = sample_run.one_cell_run() | {"finished": None}
+    assert "never finished" in shown(run, tmp_path)
+    assert "never finished" not in summary_text(tmp_path, width=100, colour=False, closing=True)
+
+
 def test_colour_only_where_it_is_wanted(tmp_path: Path) -> None:
     assert "\x1b[" in shown(sample_run.typical_run(), tmp_path, colour=True)
 

@@ -51,8 +51,10 @@ def headline(cell: Mapping[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def summary_text(run_dir: Path, *, width: int, colour: bool) -> str:
+def summary_text(run_dir: Path, *, width: int, colour: bool, closing: bool = False) -> str:
     """A stored run: its verdict, the table of all cells, what became of the others, and where the page is.
+
+    ``closing``: the run is about to be closed, so that its record has no end yet, which says nothing.
 
     Raises:
         RunError: there is no readable run.
@@ -62,7 +64,7 @@ def summary_text(run_dir: Path, *, width: int, colour: bool) -> str:
     target = io.StringIO()
     console = console_on(target, max(width, MIN_WIDTH), colour)
     console.print(_title(run))
-    said = verdict(run, cells_of(run))
+    said = verdict({**run, "finished": run["created"]} if closing else run, cells_of(run))
     console.print(Text(said.headline, style=LEVEL_STYLES[said.level]), soft_wrap=True)
     for note in said.notes:
         console.print(Text(f"  {note}"), soft_wrap=True)
