@@ -1,5 +1,7 @@
 """Serve a build with Triton until the user has had enough: for ``--triton-url`` and for other clients."""
 
+import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -33,10 +35,17 @@ def serve(
     prepared = prepare(build, bls_instances, own or OwnServer(), engine)
     if filled := prepared.as_json():
         print(repository_text(filled), file=sys.stderr)
-    with tempfile.TemporaryDirectory(prefix="enginebench-serve-") as scratch:
-        print(f"Starting Triton for build {build.name} …", file=sys.stderr)
-        with prepared.start(Path(scratch) / "model_repository", Path(scratch), http_port) as server:
+    print(f"Starting Triton for build {build.name} …", file=sys.stderr, flush=True)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a stopped service and a closed terminal end as Ctrl-C does
+        signal.signal(number, signal.default_int_handler)
+    scratch = Path(tempfile.mkdtemp(prefix="enginebench-serve-"))  # stays when the server fails: its log is there
+    try:
+        with prepared.start(scratch / "model_repository", scratch, http_port) as server:
             print(f"{server.url} serves build {build.name} (log: {server.log_path}); Ctrl-C ends it.", flush=True)
             while True:
                 time.sleep(CHECK_EVERY_S)
                 server.check_alive()
+    except BaseException as end:
+        if isinstance(end, KeyboardInterrupt) or not any(scratch.glob("*.log")):
+            shutil.rmtree(scratch, ignore_errors=True)
+        raise
