@@ -166,8 +166,10 @@ def run_ab(
     except EnginebenchError as broken:
         error = broken
         both.stop(f"broken off: {str(broken).rstrip('.')}")
-    finally:
+    try:
         both.close(interrupted=interrupted or error is not None)
+    except EnginebenchError as broken:
+        error = error or broken
     directories = {side: both.campaigns[side].directory for side in SIDES}
     comparison = compare(*both.data(), terms, (str(directories["old"]), str(directories["new"])))
     both.discarded(comparison)

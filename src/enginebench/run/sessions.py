@@ -130,9 +130,11 @@ class Sessions:
                 close()
 
     def close(self) -> None:
-        """Close everything; safe to call again. What is used later is opened anew."""
-        self._close_worker()
-        self._engine.close()
+        """Close everything, also when Ctrl-C comes meanwhile; safe to call again. What is used later is opened anew."""
+        try:
+            self._close_worker()
+        finally:
+            self._engine.close()
 
     def _open_direct(self, settings: Mapping[str, Any]) -> None:
         self._engine.close()
