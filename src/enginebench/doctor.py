@@ -1,7 +1,7 @@
 """``enginebench doctor``: what this machine has, what would drive a build, and what would not work.
 
 Looks into the build's own interpreter in a child process. With a build it also runs a canary of two tokens, and keeps
-everything as a bundle for a bug report. It repairs nothing.
+everything as a bundle for a bug report. It repairs and sets nothing; what an operator could set, it says.
 """
 
 import json
@@ -18,6 +18,8 @@ from enginebench.builds.build import Build
 from enginebench.builds.facts import build_facts
 from enginebench.environment import environment
 from enginebench.errors import EnginebenchError, ServerError, WorkerError
+from enginebench.measure.gpu_doctor import Gpus, gpu_hazards, host_hazards
+from enginebench.measure.nvml import NvmlReader
 from enginebench.measure.worker_process import PACKAGE_BOOTSTRAP, Worker
 from enginebench.plan.load import Batch
 from enginebench.plan.requests import Request, Sampling
@@ -32,11 +34,12 @@ _INSPECT = f"{PACKAGE_BOOTSTRAP}from enginebench.runtimes.tensorrt_llm.inspectio
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report; ``ok`` None: a fact that is neither good nor bad."""
+    """One line of the report; ``ok`` None: a fact that is neither good nor bad, ``spoils``: measured, it would be."""
 
     section: str
     text: str
     ok: bool | None = None
+    spoils: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ class Report:
             if finding.section != section:
                 section = finding.section
                 lines += ["", section] if lines else [section]
-            mark = {None: " ", True: "+", False: "!"}[finding.ok]
+            mark = "~" if finding.spoils else {None: " ", True: "+", False: "!"}[finding.ok]
             lines.append(f"  {mark} {finding.text}")
         return "\n".join(lines) + "\n"
 
@@ -70,7 +73,12 @@ def examine(build: Build | None, scratch: Path) -> Report:
     interpreter = build.launcher if build else (sys.executable,)
     options = runtime_of(build)[1] if build and build.kind != "reference" else None
     inside = inspect_interpreter(interpreter, options)
-    findings = [*_machine(found), *_triton(), *_interpreter(inside, needed=options is not None)]
+    findings = [
+        *_machine(found),
+        *_hazards(NvmlReader()),
+        *_triton(),
+        *_interpreter(inside, needed=options is not None),
+    ]
     data: dict[str, Any] = {"environment": found, "interpreter": inside, "build": None, "canary": None}
     if build:
         canary = run_canary(build, scratch, found["gpus"])
@@ -135,6 +143,15 @@ def _machine(found: dict[str, Any]) -> list[Finding]:
         Finding("Machine", f"Python {found['python']} ({found['python_executable']})"),
         *(Finding("Machine", text) for text in gpus or [str(found["gpu_reason"])]),
     ]
+
+
+def _hazards(gpus: Gpus) -> list[Finding]:
+    """What would spoil a measurement, and what an operator could set."""
+    spoiling = [*gpu_hazards(gpus), *host_hazards()]
+    section = "Before measuring"
+    if not spoiling:
+        return [Finding(section, "nothing was found that would spoil a measurement", ok=True)]
+    return [Finding(section, text, spoils=True) for text in spoiling]
 
 
 def _triton() -> list[Finding]:

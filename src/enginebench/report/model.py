@@ -9,9 +9,12 @@ from enginebench.report.curves import load_section
 from enginebench.report.detail import Detail
 from enginebench.report.distributions import distributions_section
 from enginebench.report.facts import facts, memory_section
+from enginebench.report.gpu import gpu_section
 from enginebench.report.layers import layers_section
+from enginebench.report.ledger import ledger_section
 from enginebench.report.pareto import pareto_section
 from enginebench.report.repository import repository_section
+from enginebench.report.roofline import roofline_section
 from enginebench.report.sections import Maker, gather
 from enginebench.report.server import server_section
 from enginebench.report.summary import cards, date, subtitle, title, verdict
@@ -31,6 +34,9 @@ def sections_of(run: Json, directory: Path | None) -> tuple[Maker, ...]:
         lambda *_: over_time_section(detail),
         lambda *_: timeline_section(detail),
         server_section,
+        gpu_section,
+        roofline_section,
+        ledger_section,
         memory_section,
         repository_section,
     )
