@@ -133,8 +133,8 @@ def from_statistics(
 ) -> Waterfall:
     """The same of the measured rounds, without traces: what Triton counted, and the engine's own record where it is.
 
-    ``core``: the name of the model that runs the engine; ``alone``: requests went to it and to no other. Client, network
-    and HTTP cannot be told from the rest.
+    ``core``: the name of the model that runs the engine; ``alone``: requests went to it and to no other. Client,
+    network and HTTP cannot be told from the rest.
     """
     total_s = client.last_s if whole or client.first_s is None else client.first_s
     parts = []

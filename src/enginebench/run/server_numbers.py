@@ -130,17 +130,16 @@ class CellNumbers:
         if self._before is None:
             self._before = self._read()
 
-    def end(self) -> None:
-        """Read them afterwards, once they do not change any more."""
+    def end(self, records: Sequence[RoundRecord] = ()) -> None:
+        """Read them afterwards: once they are what the client counted in ``records``, or do not change any more."""
+        measured = [record for record in records if not record.warmup]
         deadline_s = time.monotonic() + SETTLE_S
-        last = self._read()
-        while time.monotonic() < deadline_s:
+        self._after = self._read()
+        while time.monotonic() < deadline_s and not (measured and self._agrees(measured)):
             time.sleep(LOOK_S)
-            now = self._read()
-            settled, last = (now.counts, _totals(now.page)) == (last.counts, _totals(last.page)), now
-            if settled:
+            last, self._after = self._after, self._read()
+            if (self._after.counts, _totals(self._after.page)) == (last.counts, _totals(last.page)):
                 break
-        self._after = last
 
     @property
     def counts(self) -> dict[str, ModelCounts]:
@@ -182,6 +181,10 @@ class CellNumbers:
             f"({each['source']}): somebody else used it, or one of them miscounts."
             for each in unequal
         ]
+
+    def _agrees(self, rounds: Sequence[RoundRecord]) -> bool:
+        counted = [each for each in self._counted(rounds, self.counts) if each["server"] is not None]
+        return bool(counted) and all(each["server"] == each["client"] for each in counted)
 
     def _read(self) -> _Reading:
         try:

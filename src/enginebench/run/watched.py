@@ -75,7 +75,7 @@ class WatchedServer:
         """
         numbers = cell_run.numbers
         assert numbers is not None
-        numbers.end()
+        numbers.end(cell_run.records)
         measured = [record for record in cell_run.records if not record.warmup]
         numbers.layers = layers or layers_of(self._sample(cell_run), measured, numbers)
         server = numbers.as_json(cell_run.records)
