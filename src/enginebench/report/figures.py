@@ -35,7 +35,7 @@ class Marks:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     texts: tuple[str, ...] = ()  # under the pointer, one a point
-    role: str = ""  # a path, "old", "new", "good", "warn", "bad", "muted", or "": the next of eight
+    role: str = ""  # a path, "old", "new", "good", "warn", "bad", "muted", an outcome, or "": the next of eight
     dashed: bool = False
 
 

@@ -65,13 +65,22 @@ class _Places:
 
 
 def _shifts(plot: Plot) -> Mapping[int, float]:
-    """By number of the marks: how far dots of one role lie from the middle of a name's place."""
+    """By number of the marks: how far dots of one role lie from the middle of a name's place, where roles share it."""
     roles: dict[str, list[int]] = {}
     for number, marks in enumerate(plot.marks):
         if marks.kind in ("dots", "intervals") and marks.role != "muted":
             roles.setdefault(marks.role or f"#{number}", []).append(number)
+    if not _share_places(plot, [number for numbers in roles.values() for number in numbers]):
+        return {}
     middle = (len(roles) - 1) / 2
     return {number: (place - middle) * DODGE for place, numbers in enumerate(roles.values()) for number in numbers}
+
+
+def _share_places(plot: Plot, numbers: Sequence[int]) -> bool:
+    """Whether two of the marks, by number, stand in one name's place."""
+    columns = [plot.marks[number].y if plot.horizontal else plot.marks[number].x for number in numbers]
+    names = [name for column in columns for name in set(column) if isinstance(name, str)]
+    return len(set(names)) < len(names)
 
 
 def _line(plot: Plot, marks: Marks, look: Look, places: _Places) -> Json:
