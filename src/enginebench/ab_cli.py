@@ -1,6 +1,7 @@
 """``enginebench ab`` on the command line: two builds measured in turns, and a verdict."""
 
 import argparse
+import math
 import signal
 import sys
 from collections.abc import Mapping
@@ -44,8 +45,8 @@ def _ab(options: argparse.Namespace) -> int:
     from enginebench.run.builds import parse_build
     from enginebench.run.comparison import Terms
 
-    if options.max_minutes is not None and options.max_minutes <= 0:
-        raise _refused(f"--max-minutes {options.max_minutes:g} is no time to measure in: give more than 0.")
+    if options.max_minutes is not None and not 0 < options.max_minutes < math.inf:
+        raise _refused(f"--max-minutes {options.max_minutes:g} is no time to measure in: give a number above 0.")
     builds: dict[Side, Build] = {
         "old": parse_build(options.old, options.tokenizer, options.trust_remote_code),
         "new": parse_build(options.new, options.tokenizer, options.trust_remote_code),

@@ -99,9 +99,12 @@ def comparison_json(comparison: "Comparison") -> str:
 
 def write(path: Path | None, text: str) -> None:
     """Write a file with the directories that lead to it; None: nothing. Raises RunError."""
+    from enginebench.errors import RunError
     from enginebench.files import writing
     from enginebench.store import write_text
 
+    if path is not None and path.is_dir():
+        raise RunError(f"{path} is a directory, and a file is to be written: name one.")
     if path is not None:
         with writing(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -31,7 +31,9 @@ def _trend(options: argparse.Namespace) -> None:
     from enginebench.report.trend import trend_json, trend_text
     from enginebench.run.trend import runs_of, series_of
 
-    runs = runs_of(options.runs, Path.cwd())
+    runs, unreadable = runs_of(options.runs, Path.cwd())
     found = series_of(runs, options.metric, options.cell)
     print(trend_text(found, len(runs)), end="")
+    for sentence in unreadable:
+        print(f"passed over: {sentence}")
     write(options.json, trend_json(found))

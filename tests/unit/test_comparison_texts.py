@@ -6,7 +6,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from enginebench.compare_options import publish
+from enginebench.compare_options import publish, write
+from enginebench.errors import RunError
 from enginebench.report.comparison import Comparison
 from enginebench.report.comparison_junit import comparison_junit
 from enginebench.report.comparison_markdown import comparison_markdown
@@ -82,6 +83,11 @@ def test_runs_that_cannot_be_compared_are_an_error_in_junit_and_no_table() -> No
     suite = ElementTree.fromstring(comparison_junit(found))
     assert suite.get("errors") == suite.get("tests") != "0"
     assert f"Cell {CELL} was measured in the old run" in comparison_text(found, width=100, colour=False)
+
+
+def test_a_directory_is_no_file_to_write(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="is a directory"):
+        write(tmp_path, "text")
 
 
 def test_the_step_summary_is_added_to(

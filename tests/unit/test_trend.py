@@ -82,9 +82,18 @@ def test_runs_are_found_and_sorted_by_time(tmp_path: Path) -> None:
     for made in reversed(runs):
         write_run(made, tmp_path / "reports" / "runs" / made["id"])
     ids = ["run-00", "run-01", "run-02"]
-    assert [made["id"] for made in runs_of([], tmp_path)] == ids
-    assert [made["id"] for made in runs_of([str(tmp_path / "reports" / "runs")], tmp_path)] == ids
-    assert [made["id"] for made in runs_of(["run-01", "run-01"], tmp_path)] == ["run-01"]
+    assert [made["id"] for made in runs_of([], tmp_path)[0]] == ids
+    assert [made["id"] for made in runs_of([str(tmp_path / "reports" / "runs")], tmp_path)[0]] == ids
+    assert [made["id"] for made in runs_of(["run-01", "run-01"], tmp_path)[0]] == ["run-01"]
+
+
+def test_a_run_of_another_version_is_passed_over(tmp_path: Path) -> None:
+    old, new = history([0.01] * 2)
+    for made in (old | {"schema": "enginebench/run/0"}, new):
+        write_run(made, tmp_path / "reports" / "runs" / made["id"])
+    runs, unreadable = runs_of([], tmp_path)
+    assert [made["id"] for made in runs] == ["run-01"]
+    assert "enginebench/run/0" in unreadable[0]
 
 
 def test_nothing_to_look_at_is_one_sentence(tmp_path: Path) -> None:

@@ -24,17 +24,26 @@ _NEWS = (("build", "build"), ("fingerprint", "files of the build"), ("version", 
          ("commit", "commit"))  # fmt: skip
 
 
-def runs_of(texts: Sequence[str], root: Path) -> list[Json]:
+def runs_of(texts: Sequence[str], root: Path) -> tuple[list[Json], list[str]]:
     """run.json of the runs that ``texts`` mean, each a run or a directory of runs; none: all runs of ``root``.
 
+    With it what is said of runs that cannot be read, such as those of another version: they are passed over.
+
     Raises:
-        RunError: one of them is none.
+        RunError: a text means no run, or no run can be read.
     """
     found = [place for text in texts for place in _places(text, root)] if texts else all_runs(root)
-    if not found:
-        raise RunError("There is no run in reports/runs: measure some, or name the directory that holds them.")
-    runs = [load_run(place).data for place in dict.fromkeys(found)]
-    return sorted(runs, key=lambda run: str(run["created"]))
+    runs, unreadable = [], []
+    for place in dict.fromkeys(found):
+        try:
+            runs.append(load_run(place).data)
+        except RunError as error:
+            unreadable.append(str(error))
+    if not runs:
+        raise RunError(
+            next(iter(unreadable), "There is no run in reports/runs: measure some, or name their directory.")
+        )
+    return sorted(runs, key=lambda run: str(run["created"])), unreadable
 
 
 def series_of(runs: Sequence[Json], metrics: Sequence[str] = (), cell: str = "") -> tuple[Series, ...]:
