@@ -41,7 +41,7 @@ def roofline_section(run: Json, _directory: Path | None) -> Section | None:
     table, points = _table(cells), list(_points(cells))
     if not points:
         return Section("roofline", "Against the card's limits", LEAD, tables=(table,), notes=tuple(_notes(cells)))
-    figure = Figure("roofline", "Roofline", _finding(cells), (_plot(points, _limits(cells[0])),), table)
+    figure = Figure("roofline-points", "Roofline", _finding(cells), (_plot(points, _limits(cells[0])),), table)
     return Section("roofline", "Against the card's limits", LEAD, (figure,), notes=tuple(_notes(cells)))
 
 
