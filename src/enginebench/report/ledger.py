@@ -26,7 +26,11 @@ def ledger_section(run: Json, _directory: Path | None) -> Section | None:
         return None
     names = _names(sessions)
     figure = Figure(
-        "memory-by-owner", "GPU memory by owner", _finding(sessions[0]), (_plot(sessions, names),), _table(sessions, names)
+        "memory-by-owner",
+        "GPU memory by owner",
+        _finding(sessions[0]),
+        (_plot(sessions, names),),
+        _table(sessions, names),
     )
     return Section("ledger", "Memory ledger", LEAD, (figure,), notes=tuple(_notes(run["sessions"])))
 
