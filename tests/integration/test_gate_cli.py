@@ -6,7 +6,8 @@ from xml.etree import ElementTree
 import pytest
 import yaml
 
-from tests.support.ab_project import ROOT, AbProject
+from enginebench.store import load_run
+from tests.support.ab_project import CELL, ROOT, AbProject
 
 TINY = {"SCENARIO": "tiny", "OLD_BUILD": "builds/old", "PAIRS": "3", "SESSIONS": "2"}
 
@@ -32,6 +33,8 @@ def test_the_nightly_recipe_learns_noise_keeps_a_baseline_and_holds_runs_against
     assert first.returncode in (0, 11), first.stdout + first.stderr  # two sessions tell little about a busy machine
     assert len(list(tmp_path.glob("reports/baselines/*/main.json"))) == 1
     assert len(list(tmp_path.glob("reports/noise/*/tiny-*.json"))) == 1
+    blocks = load_run(project.runs()[-1]).cells[CELL]["per_block"]  # of pytest bench/
+    assert [(each["block"], each["pair"], each["broken"]) for each in blocks] == [(0, None, None)]
     (tmp_path / "reports" / "baselines").rename(tmp_path / "elsewhere")
     lost = project.run("gate", "latest", "--baseline", "main")
     assert lost.returncode == 1

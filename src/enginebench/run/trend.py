@@ -33,12 +33,9 @@ def runs_of(texts: Sequence[str], root: Path) -> tuple[list[Json], list[str]]:
         RunError: a text means no run, or no run can be read.
     """
     found = [place for text in texts for place in _places(text, root)] if texts else all_runs(root)
-    runs, unreadable = [], []
-    for place in dict.fromkeys(found):
-        try:
-            runs.append(load_run(place).data)
-        except RunError as error:
-            unreadable.append(str(error))
+    read = [_read(place) for place in dict.fromkeys(found)]
+    runs = [run for run in read if not isinstance(run, RunError)]
+    unreadable = [str(run) for run in read if isinstance(run, RunError)]
     if not runs:
         raise RunError(
             next(iter(unreadable), "There is no run in reports/runs: measure some, or name their directory.")
@@ -60,6 +57,13 @@ def series_of(runs: Sequence[Json], metrics: Sequence[str] = (), cell: str = "")
         for key, value in _numbers(run, metrics or HEADLINES, cell):
             points[key].append(_point(run, value))
     return tuple(_series(machine, each, found) for (machine, _, each), found in points.items())
+
+
+def _read(place: Path) -> Json | RunError:
+    try:
+        return load_run(place).data
+    except RunError as error:
+        return error
 
 
 def _places(text: str, root: Path) -> list[Path]:
