@@ -9,6 +9,7 @@ from enginebench.store_tables import read_columns
 from tests.support.gpu_traces import CARD, MIB, reading, state, write_trace
 from tests.support.traced_run import traced_run
 
+H100 = Path(__file__).parents[1] / "data" / "gpu-trace-h100.jsonl"
 BASELINE, LOADED, PEAK, AFTER = 700 * MIB, 60_000 * MIB, 60_800 * MIB, 702 * MIB
 LINES = [
     state({41: 600 * MIB}),
@@ -90,9 +91,15 @@ def test_samples_of_the_card_are_kept(run: Run) -> None:
     assert len(table["stamp_ns"]) == len(table["power_w"]) > 10
 
 
-def test_blocks_add_up(tmp_path: Path) -> None:
-    run = traced_run(tmp_path, write_trace(tmp_path / "trace.jsonl", LINES), blocks=2)
+def test_blocks_add_up_while_the_trace_of_a_real_card_plays(tmp_path: Path) -> None:
+    """Recorded on an H100: 12 GiB of weights and 20 GiB of KV pool, allocated by torch, all of the weights read at 2.9 TB/s."""
+    run = traced_run(tmp_path, H100, blocks=2)
     (cell,) = run.cells.values()
+    assert 70 < cell["gpu"]["average_power_w"] < 700
+    assert cell["gpu"]["sm_clock_mhz"]["p50"] == 1980
+    assert not [reason for reason in cell["validity"]["reasons"] if "GPU" in reason]
+    assert [session["memory"]["gpu"]["before_load"] for session in run.data["sessions"]] == [0, 0]
+    assert all(session["memory"]["gpu"]["after_load"] > 32 * 2**30 for session in run.data["sessions"])
     assert len(cell["gpu"]["round_spans_ns"]) == cell["rounds"] == 4
     both = [block["metrics"]["energy_per_output_token"]["value"] for block in cell["per_block"]]
     assert min(both) <= cell["gpu"]["energy_per_output_token_j"] <= max(both)

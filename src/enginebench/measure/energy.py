@@ -21,7 +21,7 @@ Source = Literal["counter", "power samples"]
 IDLE_BIT = 0x1
 
 COUNTER_STEP_S = 0.1
-"""The energy counter of an H100 moves about ten times a second: shorter rounds get a multiple of what fits between."""
+"""The energy counter of an H100 moves every 100 ms: the energy of a round is known to about that much of its time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +186,7 @@ class CellEnergy:
     per_request_j: float | None
     tokens_per_j: float | None
     source: str | None
+    error: float | None  # a share of the energy, from the steps of the counters
 
 
 def cell_energy(rounds: Sequence[RoundGpu], output_tokens: int | None, requests: int) -> CellEnergy:
@@ -193,7 +194,7 @@ def cell_energy(rounds: Sequence[RoundGpu], output_tokens: int | None, requests:
     energies = [each.energy_j for each in rounds if each.energy_j is not None]
     spans = [each.energy_s for each in rounds if each.energy_s]
     if not rounds or len(energies) < len(rounds) or len(spans) < len(rounds):
-        return CellEnergy(None, None, None, None, None, None)
+        return CellEnergy(*[None] * 7)
     total = sum(energies)
     return CellEnergy(
         energy_j=total,
@@ -202,4 +203,5 @@ def cell_energy(rounds: Sequence[RoundGpu], output_tokens: int | None, requests:
         per_request_j=total / requests if requests else None,
         tokens_per_j=output_tokens / total if output_tokens and total else None,
         source=", ".join(sorted({each.energy_source for each in rounds if each.energy_source})),
+        error=COUNTER_STEP_S * sum(each.energy_source == "counter" for each in rounds) / sum(spans),
     )

@@ -30,6 +30,7 @@ from enginebench.measure.nvml import NvmlReader
 LOOK_SHARE, SAMPLE_SHARE = 0.002, 0.006
 """Of a core: what looking up descendants and what sampling may cost; together below 1% with the waking up."""
 
+SMOOTHED_OVER = 20  # samples
 STATE_PERIOD_S = 1.0
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -149,6 +150,7 @@ class Sampler:
         self._trees = Trees()
         self._next_s = time.monotonic()
         self._next_state_s = self._next_s
+        self._cost_s = 0.0  # of a sample, smoothed: a single dear one must not leave a gap behind it
 
     def until_end(self, commands: Commands) -> None:
         """Sample until there are no more commands."""
@@ -169,14 +171,15 @@ class Sampler:
             self._trees.command(command)
 
     def _sample(self) -> None:
-        """A sample, or fewer of them where one costs more than its share of a core."""
+        """A sample, or fewer of them where they cost more than their share of a core."""
         self._trees.look()
         started_s = time.thread_time()
         stamp_ns = now_ns()
         self._voice.say([stamp_ns, self._trees.resident(), self._gpus.read(stamp_ns)])
         if time.monotonic() >= self._next_state_s:
             self._say_state(stamp_ns)
-        self._next_s = time.monotonic() + max(self._period_s, (time.thread_time() - started_s) / SAMPLE_SHARE)
+        self._cost_s += (time.thread_time() - started_s - self._cost_s) / SMOOTHED_OVER
+        self._next_s = time.monotonic() + max(self._period_s, self._cost_s / SAMPLE_SHARE)
 
     def _say_state(self, stamp_ns: int) -> None:
         self._next_state_s = time.monotonic() + STATE_PERIOD_S

@@ -21,6 +21,7 @@ MAX_POINTS = 600
 """Of a line; more samples are put together, of memory their most, of the rest their mean."""
 
 MAX_LABELS = 8
+COARSE = 0.05  # an error of the energy that is worth a word
 LEAD = (
     "What NVML told about 20 times a second, in a process of its own. Utilisation is the share of time in which any "
     "kernel ran: it says that the GPU was used, not how well. Energy is that of the whole card, idle parts included."
@@ -185,6 +186,13 @@ def _held(shares: Mapping[str, float]) -> str:
 
 def _notes(cells: Sequence[CellView]) -> Iterator[str]:
     yield from dict.fromkeys(note for cell in cells for note in gpu_of(cell).get("notes") or ())
+    coarse = [cell for cell in cells if (gpu_of(cell).get("energy_error") or 0) > COARSE]
+    if coarse:
+        worst = max(gpu_of(cell)["energy_error"] for cell in coarse)
+        yield (
+            f"Energy of {count(len(coarse), 'cell')} is known to {worst:.0%} only: the card counts it in steps of 0.1 s, "
+            "and rounds are short against that."
+        )
     sampled = [cell for cell in cells if gpu_of(cell).get("energy_source") not in (None, "counter")]
     if sampled:
         yield (

@@ -190,6 +190,7 @@ class GpuWatch:
         return {
             "energy_j": energy.energy_j,
             "energy_source": energy.source,
+            "energy_error": energy.error,
             "energy_per_output_token_j": energy.per_output_token_j,
             "energy_per_request_j": energy.per_request_j,
             "average_power_w": energy.average_power_w,
