@@ -114,6 +114,12 @@ def test_a_build_that_breaks_or_fails_requests_is_no_pass() -> None:
     assert "failed 40 of 64 requests" in found.gate.reasons[0]
 
 
+def test_a_percentile_without_bound_is_the_worst_and_one_without_requests_is_none() -> None:
+    failing = run([block(0, 0.01, failed=5)])
+    values = [samples_of(failing, endpoint(CELL, name, 0.05))[0].value for name in ("tpot_p50", "tpot_p99")]
+    assert values == [float("inf"), None]
+
+
 def test_memory_outside_the_pool_is_gated_by_tolerance() -> None:
     old, new = (with_memory(each, [500 * MIB] * 8) for each in sides())
     assert judged(old, new) == 0
