@@ -169,10 +169,14 @@ def test_a_browser_that_cannot_draw_says_so(browser: Browser, report: Report) ->
 @pytest.mark.parametrize("variant", ["detailed", "failures"])
 def test_axe_finds_nothing_in_light_and_dark(visit: Open, variant: str) -> None:
     page = visit(variant).draw()
-    _open_details(page)
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        results = Axe().run(page)
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = false)")
+    page.evaluate(
+        "document.querySelectorAll('section').forEach(s => s.querySelector('details')?.setAttribute('open', ''))"
+    )
+    inside = {"exclude": [[".main-svg"]]}  # thousands of marks, none of which can be read or reached
+    for scheme, options in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):  # nothing else differs
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        results = Axe().run(page, context=inside, options=options)
         assert results.violations_count == 0, results.generate_report()
 
 
@@ -254,6 +258,8 @@ def test_words_and_chips_filter_the_cells(visit: Open) -> None:
     assert page.locator("#matrix tr.group:visible").all_inner_texts()[0].startswith("novel-zh")
     chips.get_by_role("button", name="ensemble").click()
     assert [one for one in _ids(page) if "novel-zh-ensemble" in one] == _ids(page) != []
+    page.locator("#find").fill("[(\\")
+    assert page.locator("#found").inner_text() == "0 of 28 cells"
     page.locator("#find").fill("")
     chips.get_by_role("button", name="failed").click()
     assert _ids(page) == ["long-prompt-ensemble-stream-out0016-bs008"]

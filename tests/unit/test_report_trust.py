@@ -50,6 +50,6 @@ def test_the_page_shows_error_level_and_reason() -> None:
     shown = page_of(run)
     (row,) = [row for group in shown.matrix.groups for row in group.rows if row.cell_id == first]
     assert shown.matrix.columns[-1].title == trust.COLUMN
-    assert (row.values[-1].text, row.status, row.status_words) == ("21.0% INVALID", "invalid", "measured, INVALID")
+    assert (row.values[-1].text, row.status, row.status_words) == ("21.0%", "invalid", "INVALID")
     assert any(finding.text.startswith("client error of TPOT") for finding in shown.findings)
     assert shown.verdict.level == "warn"

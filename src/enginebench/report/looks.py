@@ -34,9 +34,14 @@ MEANINGS = {
     "old": Look("#0072B2", "circle", "dash"),
     "new": Look("#D55E00", "square", hatch="/"),
     "good": Look("#009E73", "circle"),
-    "warn": Look("#A6761D", "diamond", hatch="/"),
-    "bad": Look("#D6453D", "x", hatch="x"),
+    "warn": Look("#A6761D", "diamond", "dash", "/"),
+    "bad": Look("#D6453D", "x", "dashdot", "x"),
     "muted": Look("#808890", "cross", "dot"),
+    "regression": Look("#D6453D", "x"),
+    "improvement": Look("#009E73", "triangle-up"),
+    "equivalent": Look("#0072B2", "circle"),
+    "inconclusive": Look("#A6761D", "diamond"),
+    "invalid": Look("#808890", "square"),
 }
 OTHERS = (
     Look("#0072B2", "circle"),
@@ -61,6 +66,17 @@ SYMBOLS = {
 }
 """Outlines in a box of 12 by 12."""
 
+HATCHES = {
+    "/": "M0 12L7 0M7 12L14 0",
+    "\\": "M0 0L7 12M7 0L14 12",
+    "x": "M0 12L7 0M7 12L14 0M0 0L7 12M7 0L14 12",
+    "-": "M0 3h14M0 8h14",
+    "|": "M4 0v12M10 0v12",
+    "+": "M0 3h14M0 8h14M4 0v12M10 0v12",
+    ".": "M2 3h1M7 3h1M12 3h1M2 8h1M7 8h1M12 8h1",
+}
+"""Strokes in a box of 14 by 12."""
+
 DASHES = {"dash": "6 3", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "9 4", "longdashdot": "9 4 2 4"}
 
 
@@ -78,6 +94,11 @@ class LegendEntry:
     def outline(self) -> str:
         """The marker as an SVG path."""
         return SYMBOLS[self.look.symbol]
+
+    @property
+    def hatching(self) -> str:
+        """The hatch of bars as an SVG path; empty without one."""
+        return HATCHES.get(self.look.hatch, "")
 
     @property
     def dash_array(self) -> str:

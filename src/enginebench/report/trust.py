@@ -34,18 +34,21 @@ def error_of(record: Mapping[str, Any]) -> float | None:
 def error_words(record: Mapping[str, Any]) -> str:
     """The error in percent, and the level where it is not valid."""
     error, level = error_of(record), level_of(record)
-    parts = [] if error is None else [f"{error * 100:.1f}%" if error >= 0.0005 else "<0.1%"]
+    parts = [] if error is None else [_percent(error)]
     return " ".join([*parts, *([level.upper() if level in DOUBTFUL else level] if level != "valid" else [])])
 
 
 def error_text(record: Mapping[str, Any]) -> Text:
-    """The same for a place of a table, with the reasons."""
+    """The error alone, for a place of a table that shows the level elsewhere, with the reasons."""
     reasons = "; ".join((record.get("validity") or {}).get("reasons", ()))
-    if error_of(record) is None and level_of(record) == UNCALIBRATED:
-        return Text(DASH, reasons or "client error: uncalibrated")
     error = error_of(record)
-    why = reasons or "the greatest client error of the cell's medians"
-    return Text(error_words(record), why, number=None if error is None else error * 100)
+    if error is None:
+        return Text(DASH, reasons or "client error: uncalibrated")
+    return Text(_percent(error), reasons or "the greatest client error of the cell's medians", number=error * 100)
+
+
+def _percent(error: float) -> str:
+    return f"{error * 100:.1f}%" if error >= 0.0005 else "<0.1%"
 
 
 def status_of(record: Mapping[str, Any], status: str) -> str:
@@ -55,9 +58,9 @@ def status_of(record: Mapping[str, Any], status: str) -> str:
 
 
 def status_words(record: Mapping[str, Any], words: str) -> str:
-    """The words for a status, with the level where that is doubtful."""
+    """The words for a status: the level of a measured cell where that is doubtful, else ``words``."""
     level = level_of(record)
-    return f"{words}, {level.upper()}" if level in DOUBTFUL else words
+    return level.upper() if level in DOUBTFUL else words
 
 
 def caveats(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:

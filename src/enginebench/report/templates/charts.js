@@ -61,7 +61,7 @@
   );
   {
     holders.forEach((_, id) => near.observe(document.getElementById(id)));
-    setTimeout(() => load().catch(failed), 300); // so that printing finds it there
+    (window.requestIdleCallback ?? setTimeout)(() => load().catch(failed)); // so that printing finds it there
   }
 
   addEventListener("beforeprint", () => {

@@ -116,16 +116,19 @@
   const wordsOf = (row) => [row.title, ...[...row.querySelectorAll(".shape, .path, .reason, .status")].map((one) => one.textContent)].join(" ");
   const rows = rowsOf(matrix).map((row) => [row, ` ${wordsOf(row).toLowerCase()}`]);
   // A word is found at the start of a word: "8" is in "batch 8" and not in "128".
-  const starting = (word) => new RegExp(`[^\\p{L}\\p{N}]${word.replace(/[^\p{L}\p{N}]/gu, "\\$&")}`, "u");
+  const has = (text, word) => {
+    for (let at = text.indexOf(word); at >= 0; at = text.indexOf(word, at + 1)) if (!/[a-z0-9]/.test(text[at - 1])) return true;
+    return false;
+  };
   const pressed = (kind) => chips.filter((chip) => chip.ariaPressed === "true" && chip.dataset[kind]).map((chip) => chip.dataset[kind]);
 
   const filter = () => {
-    const words = find.value.toLowerCase().split(/\s+/).filter(Boolean).map(starting);
+    const words = find.value.toLowerCase().split(/\s+/).filter(Boolean);
     const [paths, statuses] = [pressed("path"), pressed("status")];
     let shown = 0;
     for (const [row, text] of rows) {
       const kept =
-        words.every((word) => word.test(text)) &&
+        words.every((word) => has(text, word)) &&
         (!paths.length || paths.includes(row.dataset.path)) &&
         (!statuses.length || statuses.includes(row.dataset.status));
       row.hidden = !kept;
