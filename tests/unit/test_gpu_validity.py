@@ -64,6 +64,12 @@ def test_a_busy_host_is_as_it_should_be_for_an_engine_on_the_host() -> None:
     assert gpu_validity([], [replace(GOOD, swapped_bytes=2**30)]).level == "degraded"
 
 
+def test_prompts_from_a_cache_that_nobody_asked_for_degrade() -> None:
+    found = gpu_validity([], [GOOD], unasked_hits="The same prompt reused 3 blocks.")
+    assert found.level == "degraded"
+    assert "unasked: The same prompt reused 3 blocks" in found.reasons[0]
+
+
 def test_settings_are_noted_and_parts_of_a_card_degrade() -> None:
     found = gpu_validity([{**CARD, "persistence": False, "power_limit_w": 500.0}], [GOOD])
     assert found.level == "valid"

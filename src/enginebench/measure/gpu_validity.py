@@ -36,9 +36,16 @@ class MachineValidity:
     notes: tuple[str, ...] = ()
 
 
-def gpu_validity(cards: Sequence[GpuFacts], rounds: Sequence[RoundGpu]) -> MachineValidity:
-    """Judge the ``cards`` that a cell used over its measured ``rounds``; with no card: the host alone."""
-    found = [*_of_host(rounds, on_gpu=bool(cards))]
+def gpu_validity(
+    cards: Sequence[GpuFacts], rounds: Sequence[RoundGpu], unasked_hits: str | None = None
+) -> MachineValidity:
+    """Judge the ``cards`` that a cell used over its measured ``rounds``; with no card: the host alone.
+
+    ``unasked_hits``: what was seen of a prefix cache that the scenario does not want.
+    """
+    found: list[Judgement] = [*_of_host(rounds, on_gpu=bool(cards))]
+    if unasked_hits:
+        found.append(("degraded", f"the engine reuses the KV cache of prompts, unasked: {unasked_hits.rstrip('.')}"))
     if cards:
         found += [*_throttling(rounds), *_clocks(cards, rounds), *_errors(rounds), *_company(rounds)]
         found += [*_drift(rounds), *_unseen(rounds), *_parts(cards)]

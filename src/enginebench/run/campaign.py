@@ -190,7 +190,8 @@ class Campaign:
         kept = block_records(planned, self._block, records, broken)
         if kept.whole:
             judged = self._client_check.judge(planned, records, as_results(kept.summary))
-            self._gpu.keep(planned.cell, records)
+            watched = self._sessions.watched
+            self._gpu.keep(planned.cell, records, watched.checks if watched else ())
             told = self._gpu.judge(planned, records, judged["validity"], last_block=True)
             metrics = {name: dict(result.summary) for name, result in told.metrics.items()}
             judged_by_server = self._with_server(planned.cell.id, told.validity)

@@ -4,7 +4,7 @@ Joins what the sampler saw with the build and the records; numbers are made in `
 host has no GPU here, whatever the machine has.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -34,6 +34,7 @@ from enginebench.plan.cells import Cell
 from enginebench.run.attached import Attached
 from enginebench.run.client_check import in_flight
 from enginebench.run.plan import PlannedCell
+from enginebench.server.preflight import Check
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 NEWCOMER_S = 1.5
@@ -54,10 +55,11 @@ def _elsewhere(attached: Attached, path: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class CellGpu:
-    """What a cell's GPUs did in one block. ``pool``: of the engine that served it."""
+    """What a cell's GPUs did in one block, with the KV ``pool`` of the engine, and the prefixes it reused unasked."""
 
     rounds: tuple[RoundGpu, ...]
     pool: KvPool
+    unasked_hits: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +97,19 @@ class GpuWatch:
         """Read the counters now, before (``round``) or after (``round_end``) a measured round."""
         self._edges.append((mark, self._telemetry.edge(mark)))
 
-    def keep(self, cell: Cell, records: Sequence[RoundRecord]) -> None:
-        """Sum up the measured rounds of a cell in this block, whose edges were marked since the last call."""
+    def keep(self, cell: Cell, records: Sequence[RoundRecord], checks: Iterable[Check] = ()) -> None:
+        """Sum up the measured rounds of a cell in this block, whose edges were marked since the last call.
+
+        ``checks``: what was checked of the server behind its path.
+        """
         edges, self._edges = self._pairs(), []
         measured = [record for record in records if not record.warmup]
         cards = self.cards(cell.path)
         foreign = self._foreign(measured) if cards else frozenset()
         edges += [RoundEdges(None, None)] * (len(measured) - len(edges))
         rounds = [self._round(*each, len(cards), foreign) for each in zip(measured, edges, strict=True)]
-        self._kept.setdefault(cell.id, []).append(CellGpu(tuple(rounds), self.pool))
+        hits = next((each.detail for each in checks if (each.name, each.status) == ("prefix_cache", "failed")), None)
+        self._kept.setdefault(cell.id, []).append(CellGpu(tuple(rounds), self.pool, hits))
 
     def forget(self) -> None:
         """Drop the edges of a cell that broke."""
@@ -122,7 +128,8 @@ class GpuWatch:
         kept = self._kept[planned.cell.id][-1 if last_block else 0 :]
         rounds = [each for one in kept for each in one.rounds]
         cards = self.cards(planned.cell.path)
-        machine = gpu_validity(cards, rounds)
+        hits = next((one.unasked_hits for one in kept if one.unasked_hits), None)
+        machine = gpu_validity(cards, rounds, unasked_hits=hits)
         if not cards:
             return Told(with_machine(validity, machine.level, machine.reasons))
         measured = [record for record in records if not record.warmup]
