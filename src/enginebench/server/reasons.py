@@ -40,7 +40,10 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "pad_token cannot be set",
-        r"property '(?:pad_token|eos_token)' of '(?:[\w.<>]+\.)?(\w+)' object has no setter|can't set attribute '?pad_token",
+        (
+            r"property '(?:pad_token|eos_token)' of '(?:[\w.<>]+\.)?(\w+)' object has no setter"
+            r"|can't set attribute '?pad_token"
+        ),
         (
             "the templates set the tokenizer's pad_token, which {0} computes; use templates of 0.12 or later, which "
             "leave one alone, or put `if not self.tokenizer.pad_token:` before that line of preprocessing/1/model.py "
