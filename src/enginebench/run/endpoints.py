@@ -104,11 +104,8 @@ def memory_samples(run: Json, path: str) -> tuple[Sample, ...]:
 
 def _outside_pool(session: Json) -> int | None:
     gpu = session.get("memory", {}).get("gpu") or {}
-    used = (gpu.get("before_load"), gpu.get("after_load"), (session.get("kv_pool") or {}).get("bytes"))
-    if any(each is None for each in used):
-        return None
-    before, after, pool = used
-    return int(after - before - pool)
+    before, after, pool = gpu.get("before_load"), gpu.get("after_load"), (session.get("kv_pool") or {}).get("bytes")
+    return None if before is None or after is None or pool is None else int(after - before - pool)
 
 
 def _sample(entry: Json, wanted: Endpoint) -> Sample:
