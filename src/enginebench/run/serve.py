@@ -34,8 +34,7 @@ def serve(
     """
     prepared = prepare(build, bls_instances, own or OwnServer(), engine)
     if filled := prepared.as_json():
-        print(repository_text(filled), file=sys.stderr)
-    print(f"Starting Triton for build {build.name} …", file=sys.stderr, flush=True)
+        print(f"{repository_text(filled)}\nStarting Triton; loading the engine …", file=sys.stderr, flush=True)
     for number in (signal.SIGTERM, signal.SIGHUP):  # a stopped service and a closed terminal end as Ctrl-C does
         signal.signal(number, signal.default_int_handler)
     scratch = Path(tempfile.mkdtemp(prefix="enginebench-serve-"))  # stays when the server fails: its log is there
