@@ -103,6 +103,18 @@ def test_late_requests_and_a_set_clock_discard_a_pair_for_both() -> None:
     assert "late" in found.design.discarded[1].reason
 
 
+def test_a_machine_that_was_not_fit_discards_a_pair_and_the_clients_error_does_not() -> None:
+    old, new = sides(pairs=8)
+    blocks = new["cells"][CELL]["per_block"]
+    blocks[1]["validity"] = {
+        "level": "invalid",
+        "reasons": ["throttled"],
+        "endpoints": {"tpot_p50": {"level": "valid"}},
+    }
+    blocks[3]["validity"] = {"level": "invalid", "reasons": ["client"], "endpoints": {"ttft_p50": {"level": "invalid"}}}
+    assert [(each.pair, each.reason) for each in discarded_pairs(old, new)] == [(1, "throttled")]
+
+
 def test_a_build_that_breaks_or_fails_requests_is_no_pass() -> None:
     old, new = sides(pairs=8)
     for entry in new["cells"][CELL]["per_block"][:4]:

@@ -159,7 +159,7 @@ def run_ab(
     both = Interleaving(plan, root, command, smallest_effect or {})
     interrupted, error = False, None
     try:
-        both.stop(_measure(both, plan, terms, budget))
+        both.stop(measure_until_decided(both, plan, terms, budget))
     except KeyboardInterrupt:
         interrupted = True
         both.stop("stopped by Ctrl-C")
@@ -176,8 +176,14 @@ def run_ab(
     return Outcome(comparison, directories, interrupted, error)
 
 
-def _measure(both: Interleaving, plan: AbPlan, terms: Terms, budget: Budget) -> str:
-    """Measure pairs; return why there are no more."""
+def measure_until_decided(both: Interleaving, plan: AbPlan, terms: Terms, budget: Budget) -> str:
+    """Measure pairs, deciding at the looks alone; return why there are no more.
+
+    A budget that ends before the first look moves that look to its end: nothing was looked at before.
+
+    Raises:
+        EnginebenchError: nothing more can be measured, or kept.
+    """
     started_s, longest_s = time.monotonic(), 0.0
     while both.pairs < plan.pairs:
         if both.pairs and not budget.reaches(time.monotonic() - started_s, longest_s):

@@ -112,13 +112,16 @@ def _kept(samples: Sequence[Sample], spoilt: Collection[int]) -> tuple[Sample, .
 
 
 def _spoilt(entry: Json) -> str | None:
-    """Late requests or a clock that was set; the client's error is the same in every block, and no reason."""
+    """Late requests, a clock that was set, throttling and the like; not the client's error, which all blocks have."""
     if entry["broken"] is not None:
         lost = entry["rounds"] and not entry["failed_requests"] and not entry["metrics"]
         return str(entry["broken"]) if lost else None
-    judged = validity({name: {"summary": summary} for name, summary in entry["metrics"].items()}, calibration=None)
-    uncalibrated = judged.reasons[-1:]
-    return "; ".join(each for each in judged.reasons if each not in uncalibrated) if judged.level == "invalid" else None
+    judged = entry.get("validity") or {}
+    of_the_client = [each["level"] for each in (judged.get("endpoints") or {}).values()]
+    if judged.get("level") == "invalid" and "invalid" not in of_the_client:
+        return "; ".join(judged["reasons"])
+    alone = validity({name: {"summary": summary} for name, summary in entry["metrics"].items()}, calibration=None)
+    return "; ".join(alone.reasons[:-1]) if alone.level == "invalid" else None  # the last: not calibrated
 
 
 def _decide(
