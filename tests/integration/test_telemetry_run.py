@@ -4,9 +4,16 @@ from pathlib import Path
 
 import pytest
 
+from enginebench.report.figures import Section
+from enginebench.report.gpu import gpu_section
+from enginebench.report.ledger import ledger_section
+from enginebench.report.roofline import roofline_section
+from enginebench.run.builds import build_from_option
+from enginebench.run.gpu import on_gpu
 from enginebench.store import Run
 from enginebench.store_tables import read_columns
 from tests.support.gpu_traces import CARD, MIB, reading, state, write_trace
+from tests.support.sample_run import full_run
 from tests.support.traced_run import traced_run
 
 H100 = Path(__file__).parents[1] / "data" / "gpu-trace-h100.jsonl"
@@ -91,8 +98,34 @@ def test_samples_of_the_card_are_kept(run: Run) -> None:
     assert len(table["stamp_ns"]) == len(table["power_w"]) > 10
 
 
+def test_the_page_shows_the_card_its_limits_and_its_memory(run: Run) -> None:
+    page = (run.directory / "report.html").read_text(encoding="utf-8")
+    for words in ("The GPU over time", "Roofline", "GPU memory by owner", "other processes were on the GPU", "420"):
+        assert words in page
+    (over_time,) = [f for f in section(gpu_section(run.data, run.directory)).figures if f.id == "gpu-over-time"]
+    assert [plot.title for plot in over_time.plots] == [
+        "Memory in use", "Power", "SM clock", "Utilisation", "Temperature"
+    ]  # fmt: skip
+    assert len(over_time.plots[0].rules) == 2  # rounds
+    (roof,) = section(roofline_section(run.data, None)).figures
+    assert {marks.name for marks in roof.plots[0].marks} == {"the card's limit", "decode, direct", "prefill, direct"}
+    (held,) = section(ledger_section(run.data, None)).figures
+    drawn = sum(float(marks.x[0]) for marks in held.plots[0].marks)
+    assert drawn == pytest.approx(LOADED / 2**30)
+
+
+def section(found: Section | None) -> Section:
+    assert found is not None
+    return found
+
+
+def test_a_run_without_a_gpu_has_no_such_parts() -> None:
+    data = full_run(paths=("direct",))
+    assert [make(data, None) for make in (gpu_section, roofline_section, ledger_section)] == [None] * 3
+
+
 def test_blocks_add_up_while_the_trace_of_a_real_card_plays(tmp_path: Path) -> None:
-    """Recorded on an H100: 12 GiB of weights and 20 GiB of KV pool, allocated by torch, all of the weights read at 2.9 TB/s."""
+    """Recorded on an H100, see tests/data/README.md."""
     run = traced_run(tmp_path, H100, blocks=2)
     (cell,) = run.cells.values()
     assert 70 < cell["gpu"]["average_power_w"] < 700
@@ -105,15 +138,5 @@ def test_blocks_add_up_while_the_trace_of_a_real_card_plays(tmp_path: Path) -> N
     assert min(both) <= cell["gpu"]["energy_per_output_token_j"] <= max(both)
 
 
-def test_a_build_on_the_host_has_no_numbers_of_a_gpu(tmp_path: Path) -> None:
-    """Nothing is there, and never a zero."""
-    from enginebench.builds.tokenizer import open_tokenizer
-    from enginebench.measure.telemetry import Telemetry
-    from enginebench.run.builds import build_from_option
-    from enginebench.run.gpu import on_gpu
-
-    build = build_from_option(None, tmp_path)
-    assert not on_gpu(build)
-    assert open_tokenizer(build)
-    with Telemetry() as telemetry:
-        assert (telemetry.gpus is None) == bool(telemetry.gpu_reason)
+def test_the_reference_build_for_the_host_uses_no_gpu(tmp_path: Path) -> None:
+    assert not on_gpu(build_from_option(None, tmp_path))

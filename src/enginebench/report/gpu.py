@@ -20,7 +20,8 @@ from enginebench.store_tables import read_columns
 MAX_POINTS = 600
 """Of a line; more samples are put together, of memory their most, of the rest their mean."""
 
-MAX_LABELS = 8
+MAX_LABELS, MAX_SPANS = 8, 40
+MERGED_NS = 2 * 10**9
 COARSE = 0.05  # an error of the energy that is worth a word
 LEAD = (
     "What NVML told about 20 times a second, in a process of its own. Utilisation is the share of time in which any "
@@ -111,12 +112,28 @@ def _thinned(seconds: Floats, values: Floats, *, most: bool) -> tuple[Floats, Fl
 
 
 def _rules(cells: Sequence[CellView], start_ns: int, *, labelled: bool) -> Iterator[Rule]:
-    """The measured rounds: one span for each row of rounds of a cell."""
-    spans = [(cell, spans) for cell in cells if (spans := gpu_of(cell).get("round_spans_ns"))]
-    for cell, rounds in spans:
-        label = f"{cell.path} {cell.load.label}" if labelled and len(spans) <= MAX_LABELS else ""
-        first, last = min(start for start, _ in rounds), max(end for _, end in rounds)
-        yield Rule("x", (first - start_ns) / 1e9, label, to=(last - start_ns) / 1e9)
+    """The measured rounds; of many, those of a cell that follow each other are one."""
+    rounds = [(cell, gpu_of(cell).get("round_spans_ns") or []) for cell in cells]
+    gap_ns = 0 if sum(len(spans) for _, spans in rounds) <= MAX_SPANS else MERGED_NS
+    for cell, spans in rounds:
+        for number, (first, last) in enumerate(_merged(spans, gap_ns)):
+            named = labelled and number == 0 and len(rounds) <= MAX_LABELS
+            label = f"{cell.path} {cell.load.label}" if named else ""
+            yield Rule("x", (first - start_ns) / 1e9, label, to=(last - start_ns) / 1e9)
+
+
+def _merged(spans: Sequence[Sequence[int]], gap_ns: int) -> Iterator[tuple[int, int]]:
+    """Spans in order, those less than ``gap_ns`` apart as one."""
+    held: tuple[int, int] | None = None
+    for first, last in sorted((start, end) for start, end in spans):
+        if held and first - held[1] < gap_ns:
+            held = (held[0], last)
+            continue
+        if held:
+            yield held
+        held = (first, last)
+    if held:
+        yield held
 
 
 def _finding(cells: Sequence[CellView]) -> str:
@@ -190,8 +207,8 @@ def _notes(cells: Sequence[CellView]) -> Iterator[str]:
     if coarse:
         worst = max(gpu_of(cell)["energy_error"] for cell in coarse)
         yield (
-            f"Energy of {count(len(coarse), 'cell')} is known to {worst:.0%} only: the card counts it in steps of 0.1 s, "
-            "and rounds are short against that."
+            f"Energy of {count(len(coarse), 'cell')} is known to {worst:.0%} only: "
+            "the card counts it in steps of 0.1 s, and rounds are short against that."
         )
     sampled = [cell for cell in cells if gpu_of(cell).get("energy_source") not in (None, "counter")]
     if sampled:
