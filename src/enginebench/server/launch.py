@@ -89,7 +89,7 @@ class TritonServer:
         environment = program.prepare(scratch)
         # Python in the stub takes paths to be ASCII: the repository is reached through one that is.
         (scratch / "models").symlink_to(repository.resolve())
-        place = Place(name, scratch, scratch / "models", port, free_port(None), _new_log(log_dir))
+        place = Place(name, scratch, scratch / "models", port, _metrics_port(port), _new_log(log_dir))
         process = SupervisedServer(name, scratch, place.log)
         return cls(program, process, process.start(program.command(place), environment), place)
 
@@ -128,6 +128,10 @@ class TritonServer:
         with contextlib.suppress(psutil.NoSuchProcess):
             return (self.pid, *(child.pid for child in psutil.Process(self.pid).children(recursive=True)))
         return ()
+
+    def models(self) -> list[tuple[str, int]]:
+        """The processes that run models, each with what it is and its pid."""
+        return [(what, process.pid) for what, process in self._processes if what != "server"]
 
     def stop(self, grace_s: float | None = None) -> None:
         """End the server, by force after ``grace_s``, and remove what is left of it. May be called twice."""
@@ -187,6 +191,11 @@ def free_port(wanted: int | None) -> int:
         except OSError as error:
             raise _port_in_use(wanted or 0) from error
         return int(probe.getsockname()[1])
+
+
+def _metrics_port(http_port: int) -> int:
+    """Two above, as Triton's own ports lie, where whoever attaches looks for it; another one when that is taken."""
+    return http_port + 2 if _is_free(http_port + 2) else free_port(None)
 
 
 def _is_free(port: int) -> bool:
