@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from enginebench.compare_options import add_choices, add_files, add_judging, comparison_json, publish, write
+from enginebench.compare_options import add_choices, add_files, add_judging, add_place, comparison_json, publish, write
 
 if TYPE_CHECKING:
     from enginebench.builds.model import Build
@@ -34,7 +34,7 @@ def add_ab(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     ab.add_argument("--pairs", type=int, metavar="N", help="pairs of blocks at most (default: 20)")
     ab.add_argument("--max-minutes", type=float, metavar="M", help="begin no pair that would end later")
     add_judging(ab)
-    ab.add_argument("--out", type=Path, metavar="DIR", help="where comparison.json goes (default: reports/comparisons)")
+    add_place(ab)
     add_files(ab)
     ab.set_defaults(run=_ab)
 
@@ -82,13 +82,25 @@ def _introduce(plan: "AbPlan", max_minutes: float | None) -> Mapping[str, float]
 
 
 def _conclude(outcome: "Outcome", options: argparse.Namespace) -> int:
+    from enginebench.run.pages import page_place
+
     comparison = outcome.comparison
     publish(comparison, options)
-    place = options.out or Path("reports") / "comparisons" / comparison.id
-    write(place / "comparison.json", comparison_json(comparison))
+    place = page_place(comparison, options.out)
+    write(place.parent / "comparison.json", comparison_json(comparison))
     for side, directory in outcome.directories.items():
         print(f"{side}: {directory / 'report.html'}")
-    print(f"comparison: {place / 'comparison.json'}")
+    print(f"comparison: {place.parent / 'comparison.json'}")
+    print(f"page: {_page(outcome, place)}")
     if outcome.error is not None:
         raise outcome.error
     return 130 if outcome.interrupted else comparison.gate.exit_code
+
+
+def _page(outcome: "Outcome", place: Path) -> Path:
+    from enginebench.run.baselines import find_stored
+    from enginebench.run.pages import publish_page
+
+    root = Path.cwd()
+    old, new = (find_stored(str(outcome.directories[side]), root) for side in ("old", "new"))
+    return publish_page(outcome.comparison, old, new, root, place)

@@ -4,10 +4,19 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from enginebench.compare_options import add_allowing, add_files, add_judging, publish
+from enginebench.compare_options import (
+    add_allowing,
+    add_files,
+    add_judging,
+    add_place,
+    comparison_json,
+    publish,
+    write,
+)
 
 if TYPE_CHECKING:
     from enginebench.report.comparison import Comparison
+    from enginebench.run.baselines import Stored
 
 _RUN = "a run: a directory, the beginning of an id in reports/runs, or latest; or the name or file of a baseline"
 
@@ -39,21 +48,32 @@ def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 def _add_common(parser: argparse.ArgumentParser) -> None:
     add_judging(parser)
     add_allowing(parser)
+    add_place(parser)
     add_files(parser)
 
 
 def _compare(options: argparse.Namespace) -> int:
-    publish(_comparison(options), options)
+    _judged(options)
     return 0
 
 
 def _gate(options: argparse.Namespace) -> int:
-    comparison = _comparison(options)
+    return _judged(options).gate.exit_code
+
+
+def _judged(options: argparse.Namespace) -> "Comparison":
+    """Compare, print, and write what is asked for and the page."""
+    from enginebench.run.pages import page_place, publish_page
+
+    comparison, old, new = _comparison(options)
     publish(comparison, options)
-    return comparison.gate.exit_code
+    place = page_place(comparison, options.out)
+    write(place.parent / "comparison.json", comparison_json(comparison))
+    print(f"page: {publish_page(comparison, old, new, Path.cwd(), place)}")
+    return comparison
 
 
-def _comparison(options: argparse.Namespace) -> "Comparison":
+def _comparison(options: argparse.Namespace) -> "tuple[Comparison, Stored, Stored]":
     from enginebench.run.baselines import find_stored
     from enginebench.run.comparison import compare
     from enginebench.run.terms import stored_terms
@@ -63,4 +83,4 @@ def _comparison(options: argparse.Namespace) -> "Comparison":
     old = find_stored(options.old, root, new.data["environment"])
     terms = stored_terms(root, old, new, policy=options.policy, allow=options.allow, gates=options.gate)
     directories = [str(each.directory) if each.directory else None for each in (old, new)]
-    return compare(old.data, new.data, terms, (directories[0], directories[1]))
+    return compare(old.data, new.data, terms, (directories[0], directories[1])), old, new

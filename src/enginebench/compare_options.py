@@ -62,6 +62,16 @@ def add_allowing(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_place(parser: argparse.ArgumentParser) -> None:
+    """Add ``--out``: where the page and comparison.json go."""
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where report.html and comparison.json go (default: reports/comparisons/<id>)",
+    )
+
+
 def add_files(parser: argparse.ArgumentParser) -> None:
     """Add where the comparison is written beside the terminal."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="everything, as JSON")

@@ -23,12 +23,14 @@ def add_trend(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     )
     trend.add_argument("--cell", default="", metavar="TEXT", help="only cells whose id holds this")
     trend.add_argument("--json", type=Path, metavar="FILE", help="every series with its steps, as JSON")
+    trend.add_argument("--html", type=Path, metavar="FILE", help="a page with a chart of every cell")
     trend.set_defaults(run=_trend)
 
 
 def _trend(options: argparse.Namespace) -> None:
     from enginebench.compare_options import write
     from enginebench.report.trend import trend_json, trend_text
+    from enginebench.report.trend_page import write_trend
     from enginebench.run.trend import runs_of, series_of
 
     runs, unreadable = runs_of(options.runs, Path.cwd())
@@ -37,3 +39,5 @@ def _trend(options: argparse.Namespace) -> None:
     for sentence in unreadable:
         print(f"passed over: {sentence}")
     write(options.json, trend_json(found))
+    if options.html is not None:
+        print(f"page: {write_trend(found, len(runs), options.html)}")

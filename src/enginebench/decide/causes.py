@@ -77,7 +77,7 @@ def _configured(what: str, old: object, new: object, weight: float) -> Iterator[
 
 
 def _build(old: Json, new: Json) -> Iterator[Cause]:
-    rows = list(_facts_of_builds(old, new))
+    rows = build_differences(old, new)
     for row in rows:
         weight = _WEIGHT_OF_KEY.get(row.key, _WEIGHT_OF_SECTION.get(row.section, 0.5))
         yield Cause(f"build: {row.key}", row.old_text, row.new_text, weight, f"Builds differ: {row.words}.")
@@ -86,13 +86,16 @@ def _build(old: Json, new: Json) -> Iterator[Cause]:
         yield Cause("build: files", prints[0], prints[1], 0.5, "Builds differ, but in nothing that is known of them.")
 
 
-def _facts_of_builds(old: Json, new: Json) -> Iterator[Difference]:
+def build_differences(old: Json, new: Json, *, every: bool = False) -> tuple[Difference, ...]:
+    """What two run.json know of their builds and do not share; ``every``: sizes and layouts, too."""
     ours, theirs = (run["build"].get("facts") or {} for run in (old, new))
-    for section in _all_keys(ours, theirs):
-        one, two = ours.get(section, {}), theirs.get(section, {})
-        for key in _all_keys(one, two):
-            if key not in _BOOKKEEPING and one.get(key) != two.get(key):
-                yield Difference(section, key, one.get(key), two.get(key))
+    return tuple(
+        Difference(section, key, one.get(key), two.get(key))
+        for section in _all_keys(ours, theirs)
+        for one, two in [(ours.get(section, {}), theirs.get(section, {}))]
+        for key in _all_keys(one, two)
+        if (every or key not in _BOOKKEEPING) and one.get(key) != two.get(key)
+    )
 
 
 def _all_keys(old: Json, new: Json) -> list[str]:

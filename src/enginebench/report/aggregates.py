@@ -19,7 +19,7 @@ from enginebench.report.over_time import TimeBins, bin_edges_s, time_bins
 from enginebench.report.quantiles import Quantiles, of_values
 from enginebench.store import Run
 
-__all__ = ["CellAggregates", "Quantiles", "RequestRow", "TimeBins", "cell_aggregates"]
+__all__ = ["CellAggregates", "Quantiles", "RequestRow", "TimeBins", "cell_aggregates", "request_curves"]
 
 SLOWEST = 20
 SAMPLED = 40
@@ -80,6 +80,22 @@ def cell_aggregates(run: Run, cell_id: str) -> CellAggregates | None:
     records = run.requests(cell_id)
     measured = [record for record in records if not record.warmup and record.valid and len(record.requests)]
     return _Cell(run, cell_id, records, measured).aggregates() if measured else None
+
+
+def request_curves(run: Run, cell_id: str) -> Mapping[str, Quantiles]:
+    """The quantiles of what each request of a cell has, by metric: ttft, tpot, e2e_latency. Reads no arrival.
+
+    Raises:
+        RunError: the stored table cannot be read.
+    """
+    cell = run.cells.get(cell_id, {})
+    if cell.get("status") != "measured":
+        return {}
+    records = [record for record in run.requests(cell_id) if not record.warmup and record.valid]
+    parts = [counted(record, _trim(run, cell["scenario"])) for record in records if len(record.requests)]
+    names = [name for name in _PER_REQUEST if name in (cell.get("metrics") or {}) and parts]
+    curves = {name: of_values(np.concatenate([request_values(name, part) for part in parts])) for name in names}
+    return {name: curve for name, curve in curves.items() if curve is not None}
 
 
 class _Cell:

@@ -54,23 +54,21 @@ def _figure(number: int, group: Group, run: Json) -> Figure:
 def _plot(name: str, scale: Scale, group: Group, limit_s: float | None) -> Plot:
     curves = [(cell, found.quantiles[name]) for cell, found in group if name in found.quantiles]
     x = Axis(BY_NAME[name].title, scale.symbol, log=True, better="lower")
-    marks = tuple(part for cell, curve in curves for part in _curve(cell.path, curve, scale))
+    marks = tuple(part for cell, curve in curves for part in curve_marks(cell.path, cell.path, curve, scale))
     fewest = min(curve.requests for _, curve in curves)
-    y = Axis("share of tokens" if name == "itl" else "share of requests", "%", ticks=tuple(_ticks(fewest)))
+    y = Axis("share of tokens" if name == "itl" else "share of requests", "%", ticks=share_ticks(fewest))
     rules = () if limit_s is None else (Rule("x", limit_s * scale.factor, f"SLO {limit_words(limit_s)}"),)
     return Plot(BY_NAME[name].title, x, y, marks, rules)
 
 
-def _ticks(requests: int) -> Iterator[tuple[float, str]]:
-    """The percentiles that so many requests bear, and the ends."""
+def share_ticks(requests: int) -> tuple[tuple[float, str], ...]:
+    """The percentiles that so many requests bear, and the ends, as ticks of shares in percent."""
     marked = [percent for percent in (50, 90, 99) if requests >= PERCENTILE_FLOORS[percent]]
-    yield 0.0, "0"
-    yield from ((float(percent), f"p{percent}") for percent in marked)
-    if 99 not in marked:  # there is no room for both
-        yield 100.0, "100"
+    end = () if 99 in marked else ((100.0, "100"),)  # there is no room for both
+    return ((0.0, "0"), *((float(percent), f"p{percent}") for percent in marked), *end)
 
 
-def _curve(path: str, curve: Quantiles, scale: Scale) -> Iterator[Marks]:
+def curve_marks(name: str, role: str, curve: Quantiles, scale: Scale) -> Iterator[Marks]:
     """The part that many requests bear, and the tail that few do; a failed request took for ever and has no place."""
     points = [
         (share * 100, value * scale.factor)
@@ -80,7 +78,7 @@ def _curve(path: str, curve: Quantiles, scale: Scale) -> Iterator[Marks]:
     sure = [point for point in points if round((100 - point[0]) / 100 * curve.requests) >= FEW]
     tail = points[max(0, len(sure) - 1) :]
     if sure:
-        yield _part(path, path, sure)
+        yield _part(name, role, sure)
     if tail:
         yield _part(f"fewer than {FEW} requests beyond", "muted", tail)
 

@@ -136,7 +136,8 @@
     }
     for (const group of matrix.querySelectorAll("tr.group"))
       group.hidden = ![...group.parentElement.rows].some((row) => row !== group && !row.hidden);
-    const all = rows.length === 1 ? "1 cell" : `${rows.length} cells`;
+    const noun = matrix.dataset.noun ?? "cell";
+    const all = rows.length === 1 ? `1 ${noun}` : `${rows.length} ${noun}s`;
     document.getElementById("found").textContent = shown === rows.length ? all : `${shown} of ${all}`;
   };
   find.addEventListener("input", filter);
