@@ -6,6 +6,7 @@ from typing import Any
 
 from enginebench.plan.cells import DEFAULT_PATHS, PATHS
 from enginebench.plan.selection import DEFAULT_SET
+from enginebench.profile.kinds import KINDS, MOST_CELLS
 
 BENCH_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "--scenario": {
@@ -43,6 +44,14 @@ BENCH_OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "metavar": "KEY=VALUE",
         "help": "a setting of the engine, in process and in a server that is started: kv_cache_tokens, "
         "kv_cache_fraction, scheduler_policy, chunked_context=on, adapter; may be repeated (docs/tensorrt-llm.md)",
+    },
+    "--profile": {
+        "action": "append",
+        "default": [],
+        "metavar": "KIND",
+        "choices": KINDS,
+        "help": "after the measurement, drive each selected cell once more under a profiler, apart from all that is "
+        f"compared or gated: {', '.join(KINDS)}; may be repeated; at most {MOST_CELLS} cells (docs/profiling.md)",
     },
     "--rounds": {"type": int, "metavar": "N", "help": "measured rounds a cell, in place of the scenario's"},
     "--triton-url": {

@@ -7,6 +7,7 @@ Verdicts are not given here: items report, ``enginebench`` commands decide.
 import signal
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from shutil import copyfile
 from typing import TYPE_CHECKING, Any
@@ -124,6 +125,8 @@ def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
     from enginebench.run.managed import check_own_server
     from enginebench.run.plan import make_plan
 
+    if config.option.profile:
+        _check_profiles(config.option.profile, cells)
     paths = [cell.path for cell in cells]
     assert bench.selection is not None
     if config.option.rounds is not None and config.option.rounds < 1:
@@ -139,6 +142,12 @@ def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
     )
     bench.warnings = check_own_server(plan, bench.attached, paths)
     return plan
+
+
+def _check_profiles(kinds: Sequence[str], cells: Sequence[Cell]) -> None:
+    from enginebench.profile.rerun import check_request
+
+    check_request(kinds, [cell.id for cell in cells])
 
 
 def _attached(option: Any, paths: Sequence[str]) -> "Attached":
@@ -282,10 +291,32 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
 
 def _close(session: pytest.Session, campaign: "Campaign") -> None:
     try:
-        campaign.close()
+        try:
+            if session.config.option.profile and session.exitstatus != pytest.ExitCode.INTERRUPTED:
+                _profile(session.config, campaign)
+        finally:
+            campaign.close()
     except EnginebenchError as error:
         session.config.stash[BENCH].error = error  # for the summary
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _profile(config: pytest.Config, campaign: "Campaign") -> None:
+    """Once everything is measured and its engine gone, drive the measured cells again under the profilers."""
+    from enginebench.measure.telemetry import Telemetry
+    from enginebench.profile.rerun import Rerun
+
+    bench = config.stash[BENCH]
+    assert bench.plan is not None
+    assert bench.attached is not None
+    campaign.end()
+    capture = config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        measured = [cell_id for cell_id, result in campaign.store.cells.items() if result["status"] == "measured"]
+        tell = partial(print, flush=True)
+        Rerun(bench.plan, campaign.directory, bench.attached, Telemetry(), tell).profile(
+            config.option.profile, measured
+        )
 
 
 @pytest.hookimpl(wrapper=True)

@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from enginebench.errors import SessionError, WorkerError
 from enginebench.measure.driver import RawRound, record, run_round
@@ -33,6 +33,9 @@ from enginebench.plan.load import load_from_json
 from enginebench.runtimes.base import Session
 from enginebench.runtimes.open import open_session
 
+if TYPE_CHECKING:
+    from enginebench.measure.profilers import Profiler
+
 DRAIN_TIMEOUT_S = 60.0
 HANGUP_GRACE_S = 1.0
 
@@ -47,11 +50,14 @@ class Worker:
         self._session: Session | None = None
         self._round: dict[str, Any] = {}
         self._raw: RawRound | None = None
+        self._profiler: Profiler | None = None  # of the next round
         self._operations: Mapping[str, Callable[[Mapping[str, Any]], None]] = {
             "open": self._open,
             "prepare": self._prepare,
             "run": self._run,
             "fetch": self._fetch,
+            "profile": self._profile,
+            "profiled": self._profiled,
         }
 
     def greet(self) -> None:
@@ -98,6 +104,8 @@ class Worker:
         session, settings = self._opened(), self._round
         if not settings:
             raise WorkerError("The worker was asked to run before a round was prepared.")
+        if self._profiler is not None:
+            session = self._profiler.start(session)
         self._raw = run_round(
             session,
             settings["requests"],
@@ -106,6 +114,8 @@ class Worker:
             self._progress,
             body["start_at_ns"],
         )
+        if self._profiler is not None:
+            self._profiler.stop()
         window_s = (self._raw.ended_ns - self._raw.started_ns) / 1e9
         self._send("done", makespan_s=window_s, arrivals=len(self._raw.arrivals), given_up=len(self._raw.given_up))
 
@@ -125,6 +135,18 @@ class Worker:
         header, blobs = to_frames(kept)
         observed = json.dumps(observations(session), default=str).encode()
         write_message(self._write, "record", header, [*blobs, observed])
+
+    def _profile(self, body: Mapping[str, Any]) -> None:
+        from enginebench.measure.profilers import open_profiler
+
+        self._profiler = open_profiler(body["kind"], body["directory"], self._opened())
+        self._send("profiling", reason=self._profiler.reason)
+
+    def _profiled(self, _: Mapping[str, Any]) -> None:
+        profiler, self._profiler = self._profiler, None
+        if profiler is None:
+            raise WorkerError("The worker was asked for a profile before one was taken.")
+        self._send("profile", **profiler.finish())
 
     def _progress(self, tokens: int, ended: int) -> None:
         self._send("progress", tokens=tokens, ended=ended)

@@ -5,6 +5,7 @@ A message is a length (u32, little-endian), that many bytes of JSON, then the ra
 
     open {runtime, options} → opened {facts}          prepare {requests, load, ...} → prepared
     run {start_at_ns} → progress {tokens, ended}*, done {...}       fetch → record (blobs)          close → closed
+    profile {kind, directory} → profiling {reason}       profiled → profile {...}        (around a run)
 
 or, to any of them, ``error {kind, message}``, where ``kind`` names a class of ``enginebench.errors``. Standard library
 only.

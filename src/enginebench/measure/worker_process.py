@@ -29,7 +29,7 @@ from enginebench.measure.protocol import (
     write_message,
 )
 from enginebench.measure.records import RoundRecord, from_frames
-from enginebench.measure.world import Meeting, Pipes, World, command
+from enginebench.measure.world import Meeting, Pipes, World, Wrapper, command
 from enginebench.plan.load import Load, load_to_json
 from enginebench.plan.requests import Request
 
@@ -38,6 +38,7 @@ OPEN_TIMEOUT_S = 900.0  # engines of some hundred GiB come from a network file s
 ANSWER_TIMEOUT_S = 120.0
 CLOSE_TIMEOUT_S = 30.0
 EXIT_TIMEOUT_S = 5.0
+PROFILE_TIMEOUT_S = 600.0  # traces of a long round take minutes to be written
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 """Threads of a BLAS library would fight with the engine's own for the cores."""
@@ -58,11 +59,12 @@ _BOOTSTRAP = f"{PACKAGE_BOOTSTRAP}from enginebench.worker import main\nmain()\n"
 class Worker:
     """One worker process. Used by one thread; any method may raise WorkerError when the process died or went silent."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", log_path: Path, pipes: Pipes):
+    def __init__(self, process: "subprocess.Popen[bytes]", log_path: Path, pipes: Pipes, *, ending_s: float = 0.0):
         self._process = process
         self._answers, self._commands = pipes
         self._log_path = log_path
         self._killed = False
+        self._ending_s = ending_s  # of a wrapper
         self.facts: Mapping[str, Any] = {}
 
     @classmethod
@@ -72,6 +74,7 @@ class Worker:
         log_path: Path,
         env: Mapping[str, str] | None = None,
         world: World | None = None,
+        wrapper: Wrapper | None = None,
     ) -> "Worker":
         """Start a worker under an interpreter.
 
@@ -80,17 +83,19 @@ class Worker:
             log_path: where its standard error goes.
             env: variables beside those of the harness.
             world: the ranks that the engine needs, when they must be started together; rank 0 is the worker.
+            wrapper: the program that runs the interpreter.
         """
         launcher = [python or sys.executable] if python is None or isinstance(python, str) else list(python)
         place = str(Path(enginebench.__file__).parent)
-        line = [*command(launcher, world), "-c", _BOOTSTRAP, place, "enginebench-worker"]
-        if threading.current_thread() is threading.main_thread():  # the kernel means the thread, not the process
+        line = [*command(launcher, world, wrapper), "-c", _BOOTSTRAP, place, "enginebench-worker"]
+        in_main_thread = threading.current_thread() is threading.main_thread()  # the kernel means the thread
+        if in_main_thread and wrapper is None:  # whose threads may come and go
             line.append("--die-with-parent")
-        meeting = Meeting() if world else None
-        told = meeting.environment(world) if meeting and world else {}
-        process = _spawn(line, log_path, {**(env or {}), **told}, meeting)
+        meeting = Meeting() if world or wrapper else None  # a wrapper writes to standard output, too
+        told = meeting.environment(world) if meeting else {}
+        process = _spawn(line, log_path, {**(env or {}), **(wrapper.env if wrapper else {}), **told}, meeting)
         pipes = meeting.accept(lambda: process.poll() is None, START_TIMEOUT_S) if meeting else _pipes(process)
-        worker = cls(process, log_path, pipes)
+        worker = cls(process, log_path, pipes, ending_s=wrapper.ending_s if wrapper else 0.0)
         worker._greet()
         return worker
 
@@ -146,6 +151,16 @@ class Worker:
                 on_progress(answer.body["tokens"], answer.body["ended"])
         return self._expect(answer, "done").body
 
+    def profile(self, kind: str, directory: Path) -> str | None:
+        """Have the next round profiled into ``directory``, see ``profilers``; why that cannot be, or None."""
+        answer = self._ask("profile", {"kind": kind, "directory": str(directory)}, "profiling", ANSWER_TIMEOUT_S)
+        reason: str | None = answer.body["reason"]
+        return reason
+
+    def profiled(self) -> Mapping[str, Any]:
+        """What was kept of the round that was profiled last: ``files``, ``notes`` and facts of the kind."""
+        return self._ask("profiled", {}, "profile", PROFILE_TIMEOUT_S).body
+
     def fetch(self) -> RoundRecord:
         """The record of the round that was run last; once.
 
@@ -162,7 +177,7 @@ class Worker:
         if self._process.poll() is None:
             with suppress(WorkerError, subprocess.TimeoutExpired):
                 self._ask("close", {}, "closed", CLOSE_TIMEOUT_S)
-                self._process.wait(EXIT_TIMEOUT_S)
+                self._process.wait(EXIT_TIMEOUT_S + self._ending_s)
         self.kill()
 
     def kill(self) -> None:

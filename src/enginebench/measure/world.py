@@ -55,6 +55,15 @@ def launcher(size: int) -> list[str]:
     return [found, *root, "-n", str(size)]
 
 
+@dataclass(frozen=True, slots=True)
+class Wrapper:
+    """A program that runs the interpreter, such as a profiler; once a rank where there are several."""
+
+    command: tuple[str, ...]
+    env: Mapping[str, str]
+    ending_s: float  # how long it may take after the interpreter has ended
+
+
 class Meeting:
     """A socket that rank 0 connects to."""
 
@@ -66,8 +75,10 @@ class Meeting:
         self._socket.listen(1)
         self._socket.settimeout(_STEP_S)
 
-    def environment(self, world: World) -> dict[str, str]:
+    def environment(self, world: World | None) -> dict[str, str]:
         """What the ranks must know."""
+        if world is None:
+            return {SOCKET: str(self._path)}
         follow = json.dumps({"runtime": world.runtime, "options": dict(world.options)})
         return {SOCKET: str(self._path), FOLLOW: follow}
 
@@ -102,10 +113,11 @@ def both_ends(connected: socket.socket) -> Pipes:
     return os.fdopen(os.dup(descriptor), "rb"), os.fdopen(descriptor, "wb")
 
 
-def command(python: Sequence[str], world: World | None) -> list[str]:
+def command(python: Sequence[str], world: World | None, wrapper: Wrapper | None = None) -> list[str]:
     """What starts the interpreter ``python``: alone, or once a rank. Raises WorkerError as ``launcher`` does."""
+    inner = list(wrapper.command) if wrapper else []
     if world is None:
-        return list(python)
+        return [*inner, *python]
     if len(python) > 1:
         raise WorkerError("Several ranks cannot be started in a container from outside: run enginebench inside it.")
-    return [*launcher(world.size), *python]
+    return [*launcher(world.size), *inner, *python]

@@ -23,6 +23,8 @@ from enginebench.reference.sampling import choose
 _log = logging.getLogger(__name__)
 
 CANCELLED = "The request was cancelled."
+KEPT_ITERATIONS = 200_000
+"""A ring: a profiled round of more steps keeps its last ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ class IterationStatistics:
     generation_tokens: int  # tokens computed for requests past their prompt
     free_slots: int
     step_s: float  # with the wait for the build's min_step_ms
+    stamp_ns: int = 0  # CLOCK_MONOTONIC when the step ended
 
 
 @dataclass(eq=False, slots=True)
@@ -78,6 +81,7 @@ class _State:
     queue: deque[_Sequence] = field(default_factory=deque)
     active: list[_Sequence] = field(default_factory=list)
     known: dict[int, _Sequence] = field(default_factory=dict)
+    calls: deque[Callable[[], None]] = field(default_factory=deque)  # to be made on the engine's thread
     closed: bool = False
 
 
@@ -92,6 +96,8 @@ class Batcher:
         self._state = _State()
         self._changed = threading.Condition()
         self._statistics = IterationStatistics(0, 0, 0, 0, 0, len(self._free_slots), 0.0)
+        self._kept: deque[IterationStatistics] = deque(maxlen=KEPT_ITERATIONS)
+        self._keeping = False
         # Only the thread holds the engine: its memory is free once the thread has ended.
         self._thread = threading.Thread(target=self._run, args=(engine,), name="engine-loop", daemon=True)
         self._thread.start()
@@ -122,6 +128,43 @@ class Batcher:
     def statistics(self) -> IterationStatistics:
         """Return the last step's statistics. Any thread."""
         return self._statistics
+
+    def keep_iterations(self, on: bool) -> None:
+        """Keep the statistics of every step from now on, or of no more. Any thread."""
+        self._keeping = on
+
+    def take_iterations(self) -> list[IterationStatistics]:
+        """The statistics that were kept since the last call, the latest ``KEPT_ITERATIONS``. While nothing runs."""
+        kept = list(self._kept)
+        self._kept.clear()
+        return kept
+
+    def call(self, action: Callable[[], None]) -> None:
+        """Do ``action`` on the engine's thread, between two steps, and wait for it. Any thread but the engine's.
+
+        Raises what ``action`` raises, and SessionError for a closed engine.
+        """
+        done = threading.Event()
+        broken: list[Exception] = []
+
+        def act() -> None:
+            try:
+                action()
+            except Exception as error:  # for whoever asked
+                broken.append(error)
+            finally:
+                done.set()
+
+        with self._changed:
+            if self._state.closed:
+                raise SessionError("The reference engine is closed: open it again.")
+            self._state.calls.append(act)
+            self._changed.notify_all()
+        while not done.wait(0.1):
+            if not self._thread.is_alive():
+                raise SessionError("The reference engine was closed meanwhile: open it again.")
+        if broken:
+            raise broken[0]
 
     def idle(self) -> bool:
         """Return whether nothing runs, nothing waits and every event was delivered. Any thread."""
@@ -157,6 +200,7 @@ class Batcher:
         while self._wait_for_work():
             started = time.monotonic()
             try:
+                self._make_calls()
                 self._end(self._take_cancelled(), CANCELLED)
                 self._admit()
                 self._step(engine, started)
@@ -167,8 +211,12 @@ class Batcher:
 
     def _wait_for_work(self) -> bool:
         with self._changed:
-            self._changed.wait_for(lambda: self._state.closed or self._state.known)
+            self._changed.wait_for(lambda: self._state.closed or self._state.known or self._state.calls)
             return not self._state.closed
+
+    def _make_calls(self) -> None:
+        while self._state.calls:
+            self._state.calls.popleft()()
 
     def _take_cancelled(self) -> list[_Sequence]:
         with self._changed:
@@ -196,7 +244,9 @@ class Batcher:
         if (left_s := started + self._options.min_step_ms / 1e3 - time.monotonic()) > 0:
             time.sleep(left_s)  # asked to sleep not at all, it still takes 0.1 ms
         stamp_ns = time.monotonic_ns()
-        self._statistics = self._count(work, iteration_free, stamp_ns / 1e9 - started)
+        self._statistics = self._count(work, iteration_free, stamp_ns / 1e9 - started, stamp_ns)
+        if self._keeping:
+            self._kept.append(self._statistics)
         for (sequence, _), token_ids in zip(work, chosen, strict=True):
             self._report(sequence, stamp_ns, token_ids)
 
@@ -222,7 +272,9 @@ class Batcher:
         sequence.token_ids.append(chosen)
         return (chosen,)
 
-    def _count(self, work: Iterable[tuple[_Sequence, Span]], free_slots: int, step_s: float) -> IterationStatistics:
+    def _count(
+        self, work: Iterable[tuple[_Sequence, Span]], free_slots: int, step_s: float, stamp_ns: int
+    ) -> IterationStatistics:
         context = generation = active = 0
         for sequence, span in work:
             active += 1
@@ -230,9 +282,8 @@ class Batcher:
                 context += len(span.token_ids)
             else:
                 generation += 1
-        return IterationStatistics(
-            self._statistics.iteration + 1, active, len(self._state.queue), context, generation, free_slots, step_s
-        )
+        number, queued = self._statistics.iteration + 1, len(self._state.queue)
+        return IterationStatistics(number, active, queued, context, generation, free_slots, step_s, stamp_ns)
 
     def _report(self, sequence: _Sequence, stamp_ns: int, token_ids: tuple[int, ...]) -> None:
         if not token_ids:

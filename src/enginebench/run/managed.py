@@ -11,12 +11,15 @@ from typing import Any
 
 from enginebench.builds.build import Build
 from enginebench.errors import ServerError
+from enginebench.measure.world import Wrapper
 from enginebench.run.attached import Attached, OwnServer
 from enginebench.run.direct import check_gpus, runtime_of
 from enginebench.run.plan import Plan
+from enginebench.server.embedded import find_embedded
 from enginebench.server.filled import FilledRepository, fill_repository
 from enginebench.server.filling import Demand
 from enginebench.server.image import ImageTriton, find_image
+from enginebench.server.installation import Installation, WrappedInstallation
 from enginebench.server.launch import TritonServer
 from enginebench.server.repository import write_reference_repository
 
@@ -30,13 +33,18 @@ class Prepared:
     repository: FilledRepository | None  # None: that of a reference build
     program: ImageTriton | None  # None: the server of the wheel
 
-    def start(self, directory: Path, logs: Path, http_port: int | None = None) -> TritonServer:
-        """Write the repository into ``directory`` and serve it. Raises ServerError."""
+    def start(
+        self, directory: Path, logs: Path, http_port: int | None = None, *, wrapper: Wrapper | None = None
+    ) -> TritonServer:
+        """Write the repository into ``directory`` and serve it, under ``wrapper``. Raises ServerError."""
         if self.repository is None:
             write_reference_repository(self.build, directory, bls_instances=self.bls_instances)
         else:
             self.repository.write(directory)
-        return TritonServer.start(directory, logs, http_port, installation=self.program)
+        program: Installation | None = self.program
+        if wrapper is not None:
+            program = WrappedInstallation(program or find_embedded(), wrapper.command, wrapper.env)
+        return TritonServer.start(directory, logs, http_port, installation=program)
 
     def as_json(self) -> dict[str, Any] | None:
         """The ``repository`` of a session in run.json; None for a reference build's, in which nothing is filled."""

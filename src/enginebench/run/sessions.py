@@ -27,6 +27,7 @@ from enginebench.run.watched import WatchedServer
 
 if TYPE_CHECKING:
     from enginebench.measure.ledger import KvPool
+    from enginebench.measure.world import Wrapper
     from enginebench.server.launch import TritonServer
 
 
@@ -66,6 +67,7 @@ class Sessions:
         self._pages: list[PageSample] = []  # of servers that are watched no more
         self._way = ("", False)  # the path, and whether the engine reuses its KV cache
         self.block = 0  # for which what is opened is opened
+        self.wrapper: Wrapper | None = None  # runs the process that holds the engine, worker or server
         self._entries: list[tuple[dict[str, Any], MemoryPhases, KvPool]] = []
 
     @property
@@ -108,6 +110,15 @@ class Sessions:
         sampler = self.watched.watch.sampler if self.watched else None
         return self._pages + (sampler.samples() if sampler else [])
 
+    @property
+    def server(self) -> "TritonServer | None":
+        """The server that was started for the path at hand."""
+        return self._server
+
+    def log(self, path: str) -> Path:
+        """Where the worker of ``path`` writes what it has to say."""
+        return self._directory / "logs" / f"worker-{path}.log"
+
     def check_alive(self) -> None:
         """Raise EnginebenchError when the worker, the server or the process of a model has died."""
         if self._server is not None:
@@ -143,14 +154,14 @@ class Sessions:
         runtime, options = runtime_of(self._build, settings)
         self._options = options
         self._prepare_engine()
-        self._worker = Worker.start(self._build.launcher, self._log("direct"), world=world)
+        self._worker = Worker.start(self._build.launcher, self.log("direct"), world=world, wrapper=self.wrapper)
         self._watch("engine", self._worker.pid)
         self._worker.open(runtime, options)
         self._phases.after_load()
 
     def _open_on_server(self, path: str, kv_cache_reuse: bool) -> None:
         url = self._attached.url_of(path) or self._managed_url(kv_cache_reuse)
-        self._worker = start_client(self._shards, self._log(path))
+        self._worker = start_client(self._shards, self.log(path))
         for pid in pids_of(self._worker):
             self._telemetry.watch("client", pid)
         connections = connections_each(self._worker, self._connections)
@@ -160,7 +171,7 @@ class Sessions:
         if runtime == "triton_http":
             own = None if self._attached.url_of(path) else self._server
             self.watched = WatchedServer.open(
-                self._build, self._worker, options, self._log(path), own, kv_cache_reuse=kv_cache_reuse
+                self._build, self._worker, options, self.log(path), own, kv_cache_reuse=kv_cache_reuse
             )
 
     def _managed_url(self, kv_cache_reuse: bool) -> str:
@@ -170,7 +181,8 @@ class Sessions:
             return self._server.url
         self._engine.close()
         self._prepare_engine()
-        self._server = prepared.start(self._directory / "model_repository", self._directory / "logs")
+        repository, logs = self._directory / "model_repository", self._directory / "logs"
+        self._server = prepared.start(repository, logs, wrapper=self.wrapper)
         self._served = prepared
         self._engine.callback(self._stop_server)
         self._watch("server", self._server.pid)
@@ -206,6 +218,3 @@ class Sessions:
         if worker is not None:
             worker.close()
             self._telemetry.unwatch("client")
-
-    def _log(self, path: str) -> Path:
-        return self._directory / "logs" / f"worker-{path}.log"

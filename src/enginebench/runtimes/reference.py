@@ -8,14 +8,14 @@ import platform
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from enginebench.errors import BuildError, SessionError
 from enginebench.plan.requests import Request
-from enginebench.reference.batcher import Batcher, TokenEvent
+from enginebench.reference.batcher import Batcher, IterationStatistics, TokenEvent
 from enginebench.reference.engine import load_engine
 from enginebench.runtimes.base import Arrival, Chunk, JsonValue, StampKind
 
@@ -46,6 +46,7 @@ class ReferenceSession:
         self._requests: dict[int, Request] = {}
         self._prompt_tokens: dict[int, int] = {}
         self._collected: dict[int, list[int]] = {}
+        self._scheduled_ns: dict[int, int] | None = None  # by request index, while iterations are recorded
         self._options = engine.options
         self._engine_facts = engine.facts()
         self._batcher = Batcher(engine, self._on_tokens)
@@ -108,6 +109,25 @@ class ReferenceSession:
             "loads": ["batch", "concurrency", "rate"],
         }
 
+    def record_iterations(self, on: bool) -> None:
+        """Record every step of the engine and when requests get their slots, for ``observations``; off by default."""
+        self._batcher.keep_iterations(on)
+        if on:
+            self._scheduled_ns = {}
+
+    def observations(self) -> Mapping[str, JsonValue]:
+        """What was recorded since the last call; nothing where nobody asked for it."""
+        scheduled, self._scheduled_ns = self._scheduled_ns or {}, None
+        most = self._options.max_batch_size
+        return {
+            "requests": [{"request": index, "scheduled_ns": stamp} for index, stamp in scheduled.items()],
+            "iterations": [_iteration(each, most) for each in self._batcher.take_iterations()],
+        }
+
+    def on_engine_thread(self, action: Callable[[], None]) -> None:
+        """Do ``action`` on the thread that computes, and wait for it."""
+        self._batcher.call(action)
+
     def close(self) -> None:
         """Stop the engine and free its memory."""
         self._batcher.close()
@@ -134,6 +154,8 @@ class ReferenceSession:
         request = self._requests.get(event.request_id)
         if request is None:  # cancelled
             return None
+        if self._scheduled_ns is not None and event.scheduled_ns:
+            self._scheduled_ns[request.index] = event.scheduled_ns
         payload: Sequence[int] = event.token_ids
         if not request.streaming:
             payload = self._collected.setdefault(event.request_id, [])
@@ -149,3 +171,18 @@ class ReferenceSession:
         token_ids = tuple(int(token_id) for token_id in arrival.payload)
         prompt_tokens = self._prompt_tokens.get(arrival.request_index)
         return Chunk(arrival.request_index, arrival.stamp_ns, token_ids, arrival.error, prompt_tokens)
+
+
+def _iteration(each: IterationStatistics, slots: int) -> Mapping[str, JsonValue]:
+    """Under the names of telemetry/iterations.parquet; a KV block of this engine is a slot."""
+    return {
+        "stamp_ns": each.stamp_ns,
+        "active": each.active,
+        "queued": each.queued,
+        "paused": 0,  # it never takes a slot away
+        "context_tokens": each.context_tokens,
+        "generation_tokens": each.generation_tokens,
+        "kv_blocks_used": slots - each.free_slots,
+        "kv_blocks_total": slots,
+        "step_ns": round(each.step_s * 1e9),
+    }

@@ -50,6 +50,37 @@ class Installation(Protocol):
         """Every file that the server writes what it has to say to."""
 
 
+@dataclass(frozen=True, slots=True)
+class WrappedInstallation:
+    """An installation whose server another program runs, such as a profiler."""
+
+    inner: Installation
+    wrapper: tuple[str, ...]  # the program and its arguments, before those of the server
+    env: Mapping[str, str]
+
+    @property
+    def ready_timeout_s(self) -> float:
+        """As the installation's."""
+        return self.inner.ready_timeout_s
+
+    @property
+    def stop_grace_s(self) -> float:
+        """As the installation's."""
+        return self.inner.stop_grace_s
+
+    def prepare(self, scratch: Path) -> Mapping[str, str]:
+        """As the installation does."""
+        return {**self.inner.prepare(scratch), **self.env}
+
+    def command(self, place: Place) -> Sequence[str]:
+        """The wrapper, then the server."""
+        return [*self.wrapper, *self.inner.command(place)]
+
+    def logs(self, place: Place) -> Sequence[Path]:
+        """As the installation's."""
+        return self.inner.logs(place)
+
+
 def listening(place: Place) -> list[str]:
     """Arguments of a server that only this machine reaches, over HTTP, under its own id."""
     return [

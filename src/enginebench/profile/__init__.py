@@ -1,0 +1,1 @@
+"""Profiled reruns of chosen cells, and the joint timeline: never compared, never gated."""
