@@ -113,12 +113,15 @@ class _Canary:
 
 
 def _request(tokenizer: Tokenizer, longest_prompt: int | None) -> Request:
-    """A prompt that nobody has asked before."""
+    """A prompt that nobody has asked before. Raises ServerError for a tokenizer without letters and digits."""
     most = min(PROMPT_TOKENS, longest_prompt or PROMPT_TOKENS)
     text = secrets.token_hex(4)
-    while len(ids := tokenizer.encode(longer := f"{text} {secrets.token_hex(2)}")) <= most:
-        text = longer
-    ids = tokenizer.encode(text)
+    try:
+        while len(tokenizer.encode(longer := f"{text} {secrets.token_hex(2)}")) <= most:
+            text = longer
+        ids = tokenizer.encode(text)
+    except ValueError as error:
+        raise ServerError(f"The build's tokenizer cannot encode {text!r} for a canary ({error}).") from error
     return Request(0, text, tuple(ids), OUTPUT_TOKENS, streaming=True, sampling=Sampling())
 
 
