@@ -59,7 +59,7 @@ def test_the_plan_comes_first_and_the_verdict_last(measured: tuple[AbProject, st
     assert comparison["gate"]["exit_code"] == code
     assert comparison["design"]["paired"]
     tpot = next(each for each in comparison["verdicts"] if each["name"] == "tpot_p50")
-    assert tpot["change"] > 0.3  # 3 ms a step against 9, on a machine that may be busy
+    assert tpot["change"] > 0.3  # 10 ms a step against 40, on a machine that may be busy
 
 
 def test_what_was_measured_can_be_compared_again(measured: tuple[AbProject, str, int]) -> None:

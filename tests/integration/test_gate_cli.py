@@ -7,9 +7,9 @@ import pytest
 import yaml
 
 from enginebench.store import load_run
-from tests.support.ab_project import CELL, ROOT, AbProject
+from tests.support.ab_project import GATED_CELL, ROOT, AbProject
 
-TINY = {"SCENARIO": "tiny", "OLD_BUILD": "builds/old", "PAIRS": "3", "SESSIONS": "2"}
+TINY = {"SCENARIO": "gated", "OLD_BUILD": "builds/old", "PAIRS": "3", "SESSIONS": "2"}
 
 
 @pytest.fixture(scope="module")
@@ -32,8 +32,8 @@ def test_the_nightly_recipe_learns_noise_keeps_a_baseline_and_holds_runs_against
     first = project.recipe("gitlab-ci.yml", "nightly", NEW_BUILD="builds/equal", **TINY)
     assert first.returncode in (0, 11), first.stdout + first.stderr  # two sessions tell little about a busy machine
     assert len(list(tmp_path.glob("reports/baselines/*/main.json"))) == 1
-    assert len(list(tmp_path.glob("reports/noise/*/tiny-*.json"))) == 1
-    blocks = load_run(project.runs()[-1]).cells[CELL]["per_block"]  # of pytest bench/
+    assert len(list(tmp_path.glob("reports/noise/*/gated-*.json"))) == 1
+    blocks = load_run(project.runs()[-1]).cells[GATED_CELL]["per_block"]  # of pytest bench/
     assert [(each["block"], each["pair"], each["broken"]) for each in blocks] == [(0, None, None)]
     (tmp_path / "reports" / "baselines").rename(tmp_path / "elsewhere")
     lost = project.run("gate", "latest", "--baseline", "main")

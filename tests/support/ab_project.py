@@ -20,24 +20,30 @@ rounds: 1
 warmup_rounds: 0
 paths: [direct]
 """
+GATED = f"""{SCENARIO}
+requests: 4
+gate: {{cell: direct-stream-out0008-bs002, metric: itl_p50, margin: 20%}}
+"""
 CELL = "tiny-direct-stream-out0008-bs002"
+GATED_CELL = "gated-direct-stream-out0008-bs002"
 
 
 @dataclass(frozen=True, slots=True)
 class AbProject:
-    """``builds/old`` and ``builds/equal`` take 3 ms a step, ``builds/slow`` 9."""
+    """``builds/old`` and ``builds/equal`` take 10 ms a step, ``builds/slow`` 40: a busy machine does not hide that."""
 
     root: Path
 
     @classmethod
     def make(cls, root: Path) -> "AbProject":
         (root / "scenarios").mkdir(parents=True)
-        (root / "scenarios" / "tiny.yaml").write_text(SCENARIO, encoding="utf-8")
+        for name, text in (("tiny", SCENARIO), ("gated", GATED)):
+            (root / "scenarios" / f"{name}.yaml").write_text(text, encoding="utf-8")
         for folder in ("bench", "docs/ci"):
             shutil.copytree(ROOT / folder, root / folder, ignore=shutil.ignore_patterns("__pycache__"))
         for file in ("conftest.py", "pyproject.toml"):
             shutil.copy(ROOT / file, root / file)
-        for name, step_ms in (("old", 3.0), ("equal", 3.0), ("slow", 9.0)):
+        for name, step_ms in (("old", 10.0), ("equal", 10.0), ("slow", 40.0)):
             write_build(ReferenceOptions(min_step_ms=step_ms, **SMALL), root / "builds" / name)  # type: ignore[arg-type]
         return cls(root)
 

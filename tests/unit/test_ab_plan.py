@@ -67,15 +67,15 @@ def test_the_default_is_all_looks_and_two_numbers_of_a_streaming_cell(project: A
 
 
 def test_the_command_line_goes_before_the_scenario(project: AbProject) -> None:
-    scenario = project.root / "scenarios" / "gated.yaml"
+    scenario = project.root / "scenarios" / "mine.yaml"
     tiny = (project.root / "scenarios" / "tiny.yaml").read_text()
     gate = "gate: [{cell: direct-stream-out0008-bs002, metric: ttft_p50, margin: 10%}]\n"
     scenario.write_text(tiny + gate)
-    named = planned(project, Wishes(scenarios=("gated",)))
+    named = planned(project, Wishes(scenarios=("mine",)))
     assert [(each.name, each.margin) for each in named.gated] == [("ttft_p50", 0.1)]
     assert named.gate_source == "the scenario"
     cell = "direct-stream-out0008-bs002"
-    told = planned(project, Wishes(scenarios=("gated",), gates=(f"{cell}:requests_per_s:2.5%",)))
+    told = planned(project, Wishes(scenarios=("mine",), gates=(f"{cell}:requests_per_s:2.5%",)))
     assert [(each.name, each.margin) for each in told.gated] == [("requests_per_s", 0.025)]
     assert told.gate_source == "--gate"
 

@@ -21,7 +21,7 @@ Json = Mapping[str, Any]
 
 SCHEMA = "enginebench/baseline/1"
 BASELINES = Path("reports") / "baselines"
-_OF_A_RUN = ("id", "created", "finished", "interrupted", "build", "attached_url", "environment", "plan")
+_OF_A_RUN = ("id", "created", "finished", "interrupted", "command", "build", "attached_url", "environment", "plan")
 _OF_A_CELL = ("per_round", "makespan_s", "batch_windows_s", "steady_window_s", "findings")
 _OF_A_SESSION = ("path", "block", "facts", "memory", "kv_pool")
 
