@@ -16,7 +16,6 @@ from enginebench.compare_options import (
 
 if TYPE_CHECKING:
     from enginebench.report.comparison import Comparison
-    from enginebench.run.baselines import Stored
 
 _RUN = "a run: a directory, the beginning of an id in reports/runs, or latest; or the name or file of a baseline"
 
@@ -63,24 +62,12 @@ def _gate(options: argparse.Namespace) -> int:
 
 def _judged(options: argparse.Namespace) -> "Comparison":
     """Compare, print, and write what is asked for and the page."""
-    from enginebench.run.pages import page_place, publish_page
+    from enginebench.run.pages import compare_stored, page_place, publish_page
 
-    comparison, old, new = _comparison(options)
+    root = Path.cwd()
+    comparison, old, new = compare_stored(options.old, options.new, root, options.policy, options.allow, options.gate)
     publish(comparison, options)
     place = page_place(comparison, options.out)
     write(place.parent / "comparison.json", comparison_json(comparison))
-    print(f"page: {publish_page(comparison, old, new, Path.cwd(), place)}")
+    print(f"page: {publish_page(comparison, old, new, root, place)}")
     return comparison
-
-
-def _comparison(options: argparse.Namespace) -> "tuple[Comparison, Stored, Stored]":
-    from enginebench.run.baselines import find_stored
-    from enginebench.run.comparison import compare
-    from enginebench.run.terms import stored_terms
-
-    root = Path.cwd()
-    new = find_stored(options.new, root)
-    old = find_stored(options.old, root, new.data["environment"])
-    terms = stored_terms(root, old, new, policy=options.policy, allow=options.allow, gates=options.gate)
-    directories = [str(each.directory) if each.directory else None for each in (old, new)]
-    return compare(old.data, new.data, terms, (directories[0], directories[1])), old, new

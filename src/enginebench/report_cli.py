@@ -10,9 +10,12 @@ from enginebench.errors import RunError
 
 def add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command ``report``."""
-    report = commands.add_parser("report", help="write the page of a stored run again, or the index of all runs")
+    report = commands.add_parser("report", help="write the page of a stored run, of two that are compared, or of all")
     report.add_argument(
-        "runs", nargs="*", metavar="RUN", help="a directory, the beginning of an id in reports/runs, or 'latest'"
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help="a directory, the beginning of an id in reports/runs, or 'latest'; two, old and new, are compared",
     )
     report.add_argument("--index", action="store_true", help="write reports/index.html, the page of all runs")
     report.add_argument("--open", action="store_true", help="open the page in the browser")
@@ -43,14 +46,31 @@ def _write_page(options: argparse.Namespace) -> Path:
     from enginebench.report.terminal import summary_text
     from enginebench.run_lookup import find_run
 
+    if len(options.runs) == 2:
+        return _write_comparison(options)
     if len(options.runs) != 1:
         wrong = (
             f"{len(options.runs)} runs have no page in common" if options.runs else "Nothing says which run is meant"
         )
-        raise RunError(f"{wrong}: name one RUN, such as 'latest', or --index; 'enginebench compare' compares two.")
+        raise RunError(f"{wrong}: name one RUN, such as 'latest', two to compare them, or --index.")
     run_dir = find_run(options.runs[0], Path.cwd())
     page = write_report(run_dir, options.out)
     print(summary_text(run_dir, width=100, colour=sys.stdout.isatty()), end="")
     if options.out:
         print(f"written to: {page}")
+    return page
+
+
+def _write_comparison(options: argparse.Namespace) -> Path:
+    from enginebench.compare_options import comparison_json, write
+    from enginebench.report.comparison_words import headline
+    from enginebench.run.pages import compare_stored, page_place, publish_page
+
+    root = Path.cwd()
+    comparison, old, new = compare_stored(options.runs[0], options.runs[1], root)
+    place = options.out or page_place(comparison)
+    if options.out is None:
+        write(place.parent / "comparison.json", comparison_json(comparison))
+    page = publish_page(comparison, old, new, root, place)
+    print(f"{headline(comparison)}\npage: {page}")
     return page

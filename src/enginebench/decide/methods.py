@@ -81,9 +81,6 @@ def by_interval(values: Values, looks: Sequence[int], rivals: int = 1) -> Verdic
     if opinion and opinion.outcome != CODES[int(found.alone)]:
         alone = CODES[int(found.alone)]
         reasons.append(f"The t interval says {alone}, Hodges–Lehmann {opinion.outcome}: a close call, or uneven noise.")
-    elif outcome == "inconclusive":
-        margin = _percent(values.endpoint.margin)
-        reasons.append(f"The change lies between {low:+.1%} and {high:+.1%}; the margin is {margin}.")
     beyond = float(worse.mean()) > limit
     needed = pairs_needed(
         float(worse.mean()), float(worse.std(ddof=1)), limit, len(worse), level(looks) / (rivals if beyond else 1)

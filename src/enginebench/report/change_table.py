@@ -113,7 +113,7 @@ def _row(verdict: Verdict, names: Mapping[str, str], path: str) -> ChangeRow:
         status=verdict.outcome,
         status_words=verdict.outcome,
         values=tuple(_values(verdict)),
-        remark=" ".join([*verdict.reasons, words.more_pairs(verdict)]).strip(),
+        remark="; ".join(each.rstrip(".") for each in (*verdict.reasons, words.more_pairs(verdict)) if each),
     )
 
 

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from enginebench.decide.gate import sentence
 from enginebench.decide.model import Verdict
 from enginebench.report import comparison_words as words
 from enginebench.report.change_table import Changes, changes_of
 from enginebench.report.comparison import Comparison
 from enginebench.report.comparison_sections import build_section, causes_section, environments, memory_section
-from enginebench.report.comparison_subject import Subject
+from enginebench.report.comparison_subject import Subject, endpoint_words
 from enginebench.report.figures import Section
 from enginebench.report.forest import forest_section
 from enginebench.report.overlays import load_section, overlay_section
@@ -27,7 +28,6 @@ from enginebench.report.view import Table
 from enginebench.store import write_text
 
 NAME = "report.html"
-_LEVELS = {0: "good", 10: "bad", 11: "warn", 12: "bad"}
 _MEANINGS = {
     0: "the new build may replace the old one",
     10: "a number that decides got worse by more than its margin",
@@ -111,9 +111,9 @@ def comparison_page(subject: Subject) -> ComparisonPage:
         subtitle=tuple(_subtitle(comparison)),
         comparison_id=comparison.id,
         date=date(comparison.created),
-        level="warn" if comparison.gate.warnings and comparison.gate.passed else _LEVELS[comparison.gate.exit_code],
+        level=words.level_of(comparison),
         headline=_headline(comparison),
-        notes=(*troubles, *more, *_notes(comparison)),
+        notes=(*troubles, *more, *_notes(subject)),
         cards=tuple(_card(each, subject) for each in comparison.gated),
         before=before,
         changes=changes_of(subject),
@@ -142,16 +142,28 @@ def _subtitle(comparison: Comparison) -> Iterator[str]:
     yield date(comparison.created)
 
 
-def _notes(comparison: Comparison) -> Iterator[str]:
-    gate = comparison.gate
-    yield from gate.reasons
-    yield from gate.warnings
+def _notes(subject: Subject) -> Iterator[str]:
+    comparison, gate = subject.comparison, subject.comparison.gate
+    yield from (_in_words(each, subject) for each in (*gate.reasons, *gate.warnings))
     yield from (f"Allowed: {each.sentence}" for each in comparison.problems if each.allowed)
     source = f", named by {comparison.design.gate_source}" if comparison.design.gate_source else ""
     decide = f"{count(len(comparison.gated), 'number')} decide{'s' if len(comparison.gated) == 1 else ''}{source}"
     yield f"{decide}; policy {gate.policy}; exit code {gate.exit_code}."
     yield words.design_sentence(comparison.design)
     yield from comparison.notes
+
+
+def _in_words(reason: str, subject: Subject) -> str:
+    """What the gate says of a number, with the cell in words; other reasons as they are."""
+    verdict = next((each for each in subject.comparison.gated if sentence(each) == reason), None)
+    if verdict is None:
+        return reason
+    change = f", {words.change(verdict)} ({words.interval(verdict)}, margin {words.margin(verdict)})"
+    said = (
+        f"{endpoint_words(verdict, subject.names())}: {verdict.outcome}{change if verdict.change is not None else ''}"
+    )
+    remarks = (*verdict.reasons, words.more_pairs(verdict))
+    return f"{'; '.join([said, *(each.rstrip('.') for each in remarks if each)])}."
 
 
 def _card(verdict: Verdict, subject: Subject) -> GateCard:

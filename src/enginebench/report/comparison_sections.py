@@ -35,7 +35,7 @@ def build_section(subject: Subject) -> Section:
         lead = "None: both are the same files."
     else:
         lead = "The files differ, and nothing that is known of the builds does."
-    return Section("builds", "Difference of the builds", lead, tables=(table,) if found else ())
+    return Section("builds", "Builds", lead, tables=(table,) if found else ())
 
 
 def causes_section(subject: Subject) -> Section | None:
@@ -59,20 +59,26 @@ def causes_section(subject: Subject) -> Section | None:
 
 def _cause(cause: Cause) -> tuple[Text, ...]:
     strength = next(word for least, word in _STRENGTHS if cause.weight >= least)
-    sides = (Text(DASH, "none") if each is None else Text(each) for each in (cause.old, cause.new))
+    sides = (Text(DASH, "none") if each is None else Text(_sized(cause.what, each)) for each in (cause.old, cause.new))
     return (Text(cause.what), *sides, Text(strength), Text(f"{cause.weight:.2f}", number=cause.weight))
+
+
+def _sized(what: str, text: str) -> str:
+    """Bytes as people read them."""
+    return size(int(text)) if what.endswith("_bytes") and text.isdecimal() else text
 
 
 def _causes_lead(subject: Subject) -> str:
     worse = [each for each in subject.comparison.gated if each.outcome == "regression"]
     first = subject.comparison.causes[0]
-    beside = ""
+    about = ""
     if worse:
         most = max(worse, key=lambda each: abs(each.change or 0.0))
-        beside = f" beside {endpoint_words(most, subject.names())}"
+        about = f" of {endpoint_words(most, subject.names())}"
     return (
-        f"What differs{beside}, the likeliest first: {first.sentence} Differences, not proofs. A setting weighs as "
-        "much as such settings usually matter, a measured number as much of the change as its own could make up."
+        f"What differs between the runs and may be the cause{about}. Likeliest: {first.sentence.rstrip('.')}. "
+        "Differences, not proofs: a setting weighs as much as such settings usually matter, a measured number as much "
+        "of the change as its own could make up."
     )
 
 

@@ -47,12 +47,12 @@ class Subject:
 
 
 def short_names(cells: Sequence[CellView]) -> Mapping[str, str]:
-    """By id: path and load, and what else is not the same in all ``cells``."""
+    """By id: the load, and what else is not the same in all ``cells``."""
     parts = {cell.id: _parts(cell) for cell in cells}
     varied = [len({each[place] for each in parts.values()}) > 1 for place in range(5)]
-    shown = [varied[0], True, varied[2], varied[3], True]
+    varied[-1] = True
     return {
-        cell_id: ", ".join(part for part, there in zip(each, shown, strict=True) if there)
+        cell_id: ", ".join(part for part, there in zip(each, varied, strict=True) if there)
         for cell_id, each in parts.items()
     }
 
@@ -108,7 +108,7 @@ def _side(end: float, reach: float) -> Iterator[float]:
     kept: list[float] = []
     for step in reversed(reached):
         before = math.log1p(kept[-1]) if kept else math.inf
-        if before - math.log1p(step) > reach / 8 and math.log1p(step) > reach / 8 and len(kept) < _MOST_TICKS:
+        if before - math.log1p(step) > reach / 5 and math.log1p(step) > reach / 5 and len(kept) < _MOST_TICKS:
             kept.append(step)
     yield from reversed(kept)
 

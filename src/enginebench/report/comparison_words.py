@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from enginebench.decide.gate import UNDECIDED
 from enginebench.decide.model import Outcome, Verdict
 from enginebench.measure.metrics import BY_NAME
 from enginebench.report.comparison import Comparison, Design
@@ -26,6 +27,13 @@ def headline(comparison: Comparison) -> str:
     if comparison.gate.passed and comparison.gate.warnings:
         said = "Pass with doubts"
     return f"{said}: {comparison.new.build} against {comparison.old.build}"
+
+
+def level_of(comparison: Comparison) -> str:
+    """``good``, ``warn`` or ``bad``: how a page marks the outcome."""
+    if comparison.gate.passed:
+        return "warn" if comparison.gate.warnings else "good"
+    return "warn" if comparison.gate.exit_code == UNDECIDED else "bad"
 
 
 def metric_title(verdict: Verdict) -> str:

@@ -1,15 +1,19 @@
-"""The page of all runs in ``reports/``: one row each, the latest first, with a link to its page.
+"""The page of all runs and comparisons in ``reports/``: one row each, the latest first, with a link to its page.
 
 Written from the runs' records as they are now; a record that cannot be read has a row that says so.
 """
 
+import json
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from enginebench.errors import RunError
 from enginebench.report.cells import Json, cells_of
+from enginebench.report.comparison import comparison_from_json
+from enginebench.report.comparison_words import headline, level_of
 from enginebench.report.page import render
 from enginebench.report.summary import REFERENCE_LABEL, date, hardware, is_reference, verdict
 from enginebench.report.units import DASH, count
@@ -36,17 +40,31 @@ class IndexRow:
 
 
 @dataclass(frozen=True, slots=True)
+class ComparisonRow:
+    """One comparison. ``link``: its page relative to the index, or None without one."""
+
+    name: str  # old → new
+    link: str | None
+    date: str
+    numbers: str  # how many decide, and how they came out
+    level: str
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True)
 class IndexPage:
-    """The page of all runs."""
+    """The page of all runs and comparisons."""
 
     title: str
     subtitle: str
     rows: tuple[IndexRow, ...]
+    comparisons: tuple[ComparisonRow, ...]
 
     @property
     def nav(self) -> tuple[tuple[str, str], ...]:
         """Anchor and title of every part."""
-        return (("runs", "Runs"),)
+        comparisons = (("comparisons", "Comparisons"),) if self.comparisons else ()
+        return (("runs", "Runs"), *comparisons)
 
     @property
     def draws(self) -> bool:
@@ -62,10 +80,39 @@ def write_index(root: Path) -> Path:
     """
     target = root / INDEX
     rows = tuple(_row(run, target.parent) for run in reversed(all_runs(root)))
-    page = IndexPage("enginebench runs", f"{count(len(rows), 'run')}, the latest first", rows)
+    compared = tuple(comparison_rows(root))
+    more = f" and {count(len(compared), 'comparison')}" if compared else ""
+    page = IndexPage("enginebench runs", f"{count(len(rows), 'run')}{more}, the latest first", rows, compared)
     target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, render("index.html.j2", page, {"runs": [row.run_id for row in rows]}))
     return target
+
+
+def comparison_rows(root: Path) -> list[ComparisonRow]:
+    """The comparisons in ``root``/reports/comparisons, the latest first; a damaged one has a row that says so."""
+    files = (root / "reports" / "comparisons").glob("*/comparison.json")
+    return sorted(
+        (_comparison_row(file, root / "reports") for file in files), key=lambda row: (row.date, row.name), reverse=True
+    )
+
+
+def _comparison_row(file: Path, base: Path) -> ComparisonRow:
+    page = file.parent / "report.html"
+    link = page.relative_to(base).as_posix() if page.is_file() else None
+    try:
+        found = comparison_from_json(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, RunError, AttributeError, KeyError, TypeError, ValueError) as error:
+        why = f"{file} is damaged ({type(error).__name__}: {error})."
+        return ComparisonRow(file.parent.name, link, DASH, DASH, "bad", why)
+    outcomes = Counter(each.outcome for each in found.gated)
+    return ComparisonRow(
+        name=f"{found.old.build} → {found.new.build}",
+        link=link,
+        date=date(found.created),
+        numbers=", ".join(f"{number} {outcome}" for outcome, number in outcomes.items()) or DASH,
+        level=level_of(found),
+        verdict=headline(found).split(":", 1)[0],
+    )
 
 
 def _row(directory: Path, base: Path) -> IndexRow:

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from enginebench.decide.model import Endpoint, Verdict
 from enginebench.report import comparison_words as words
-from enginebench.report.comparison_subject import Subject, endpoint_words, harm, harm_ticks
+from enginebench.report.comparison_subject import Subject, endpoint_words, harm, harm_ticks, harms
 from enginebench.report.figures import Axis, Figure, Marks, Plot, Rule, Section
 from enginebench.report.units import DASH, count, percent, span
 from enginebench.report.view import Column, Table, Text
 
 LEAD = (
     "One dot a pair of blocks: the change from the old build to the new one, each loaded anew, with the same seed. "
-    "Higher is worse. The verdict is a matter of their mean and of how far they scatter."
+    "Higher is worse. The shade between the dots is the interval of their mean, which decides; the grey one the margin."
 )
 MOST_TICKS = 10
 
@@ -37,7 +37,7 @@ def pairs_section(subject: Subject) -> Section | None:
         return None
     names = subject.names()
     figure = Figure(
-        id="pairs",
+        id="pairs-1",
         title="Change of each pair",
         finding=_finding(drawn, names),
         plots=tuple(_plot(verdict, pairs, names) for verdict, pairs in drawn),
@@ -70,22 +70,24 @@ def _pair(pair: int, old: float | None, new: float | None, endpoint: Endpoint, s
 def _plot(verdict: Verdict, pairs: Sequence[Pair], names: Mapping[str, str]) -> Plot:
     known = [pair for pair in pairs if pair.harm is not None]
     edge = math.log1p(verdict.endpoint.margin)
-    mean = harm(verdict.endpoint, verdict.change)
+    interval = harms(verdict)
     values = [pair.harm or 0.0 for pair in known]
-    rules = [Rule("y", -edge, "", to=edge), Rule("y", 0.0, ""), Rule("y", edge, f"margin {words.margin(verdict)[1:]}")]
-    if mean is not None:
-        rules.append(Rule("y", mean, "mean"))
+    rules = (Rule("y", -edge, "", to=edge), Rule("y", 0.0, ""), Rule("y", edge, f"margin {words.margin(verdict)[1:]}"))
     every = -(-len(pairs) // MOST_TICKS)
     x = Axis("pair", ticks=tuple((float(pair.number), str(pair.number)) for pair in pairs[::every]), from_zero=False)
-    y = Axis("worse by", from_zero=False, ticks=harm_ticks([*values, edge, -edge]))
+    y = Axis("worse by", from_zero=False, ticks=harm_ticks([*values, *(interval or ()), edge, -edge]))
     counting = [pair for pair in known if not pair.discarded]
     others = [pair for pair in known if pair.discarded]
-    marks = tuple(
-        _dots(name, role, chosen)
-        for name, role, chosen in (("counts", "new", counting), ("discarded", "muted", others))
-        if chosen
-    )
-    return Plot(endpoint_words(verdict, names), x, y, marks, tuple(rules))
+    marks = [_band(interval, pairs)] if interval else []
+    marks += [_dots("a pair", "new", counting)] if counting else []
+    marks += [_dots("discarded", "muted", others)] if others else []
+    return Plot(endpoint_words(verdict, names), x, y, tuple(marks), rules)
+
+
+def _band(interval: tuple[float, float, float], pairs: Sequence[Pair]) -> Marks:
+    low, middle, high = interval
+    ends = (0.5, pairs[-1].number + 0.5)
+    return Marks("interval of their mean", "band", ends, (middle,) * 2, (low,) * 2, (high,) * 2, role="new")
 
 
 def _dots(name: str, role: str, pairs: Sequence[Pair]) -> Marks:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from enginebench.decide.model import Problem, open_problems
+from enginebench.decide.model import Problem
 from enginebench.report.cells import Json
 from enginebench.report.comparison_subject import Subject
 from enginebench.report.figures import Section
@@ -158,8 +158,3 @@ def _measured(cell: Any) -> bool:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= MOST_LETTERS else f"{text[: MOST_LETTERS - 1]}…"
-
-
-def stopping(subject: Subject) -> bool:
-    """Whether something keeps the runs from being compared at all."""
-    return any(each.what != "cell" for each in open_problems(subject.comparison.problems))

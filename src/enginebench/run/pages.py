@@ -6,15 +6,16 @@ What the page looks like is in ``report``.
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from enginebench.decide.model import Samples
+from enginebench.decide.model import Policy, Samples
 from enginebench.report.comparison import Comparison
 from enginebench.report.comparison_page import NAME, write_comparison
 from enginebench.report.comparison_subject import Subject
 from enginebench.report.index import write_index
 from enginebench.report.trend import Series
-from enginebench.run.baselines import Stored
-from enginebench.run.comparison import take_samples
+from enginebench.run.baselines import Stored, find_stored
+from enginebench.run.comparison import compare, take_samples
 from enginebench.run.machine import workload_key
+from enginebench.run.terms import stored_terms
 from enginebench.run.trend import Json, series_of
 from enginebench.run_lookup import all_runs
 from enginebench.store import load_run
@@ -25,6 +26,26 @@ LATEST = 60
 ENOUGH = 3
 """Runs that make a history."""
 MOST_SERIES = 4
+
+
+def compare_stored(
+    old_text: str,
+    new_text: str,
+    root: Path,
+    policy: Policy = "release",
+    allow: Sequence[str] = (),
+    gates: Sequence[str] = (),
+) -> tuple[Comparison, Stored, Stored]:
+    """Compare the runs or baselines that two texts mean, on what is known of this machine's noise.
+
+    Raises:
+        RunError: one of them is none, or they cannot be compared at all.
+    """
+    new = find_stored(new_text, root)
+    old = find_stored(old_text, root, new.data["environment"])
+    terms = stored_terms(root, old, new, policy=policy, allow=allow, gates=gates)
+    directories = [str(each.directory) if each.directory else None for each in (old, new)]
+    return compare(old.data, new.data, terms, (directories[0], directories[1])), old, new
 
 
 def publish_page(comparison: Comparison, old: Stored, new: Stored, root: Path, target: Path) -> Path:
