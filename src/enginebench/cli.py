@@ -22,6 +22,7 @@ from enginebench.noise_cli import add_noise
 from enginebench.report_cli import add_report
 from enginebench.serve_cli import add_serve
 from enginebench.show_cli import add_show
+from enginebench.trace_cli import add_trace
 from enginebench.trend_cli import add_trend
 
 
@@ -52,6 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     add_report(commands)
     add_show(commands)
     add_export(commands)
+    add_trace(commands)
     _add_calibrate(commands)
     _add_selftest(commands)
     _add_schema(commands)

@@ -193,12 +193,14 @@ class PythonProfiler:
 def hottest(tree: Mapping[str, Any], thread: str, most: int = HOTTEST) -> list[dict[str, Any]]:
     """The functions in which the samples of a pyinstrument tree were, by their own time (s), the longest first."""
     own: dict[tuple[str, str], float] = {}
-    left = [tree]
+    left: list[tuple[Mapping[str, Any], tuple[str, str]]] = [(tree, ("", ""))]
     while left:
-        frame = left.pop()
+        frame, caller = left.pop()
         children = frame.get("children") or []
-        left += children
-        key = (str(frame.get("function")), f"{frame.get('file_path_short')}:{frame.get('line_no')}")
+        name = str(frame.get("function"))
+        where = f"{frame.get('file_path_short')}:{frame.get('line_no')}"
+        key = caller if name == "[self]" else (name, where)  # so pyinstrument calls what a function did itself
+        left += [(child, key) for child in children]
         own[key] = own.get(key, 0.0) + frame["time"] - sum(child["time"] for child in children)
     ranked = sorted(own.items(), key=lambda item: -item[1])[:most]
     return [{"thread": thread, "function": name, "place": place, "s": s} for (name, place), s in ranked if s > 0]

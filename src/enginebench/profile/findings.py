@@ -63,6 +63,7 @@ def _iterations(taken: Taken, samples: list[Sample]) -> dict[str, Any]:
         "gaps": [gap.as_json() for gap in worst_gaps(record, iterations, gpu)] if record.streaming else [],
         "scheduled_ns": {str(index): stamp for index, stamp in scheduled.items()},
         "stamp_kind": record.stamp_kind,
+        "started_ns": record.started_ns,
     }
 
 

@@ -27,8 +27,8 @@ FULL = 0.98
 
 CLIENT, PREFILL, EVICTION, PAUSED, QUEUED, CLOCK, HOST = (
     "the client was late",
-    "a prefill in the same step",
-    "KV cache eviction",
+    "a prefill shared the step",
+    "KV blocks were evicted",
     "the request was paused",
     "the request waited its turn",
     "the clock dropped",
@@ -276,8 +276,9 @@ def _seen(scene: _Scene, best: _Suspect | None) -> str:
     if not len(scene.rows):
         return "No iteration of the engine is known in it."
     longest_s = float(np.nan_to_num(scene.of("step_ns")).max()) / 1e9
-    said = f"The longest of its {len(scene.rows)} steps took {_ms(longest_s)}, a typical one {_ms(scene.step_s)}"
-    return f"{said}." if best is None else f"{said}; {best.cause} explains {_ms(best.explained_s)}."
+    step = "Its step" if len(scene.rows) == 1 else f"The longest of its {len(scene.rows)} steps"
+    said = f"{step} took {_ms(longest_s)}, a typical one {_ms(scene.step_s)}"
+    return f"{said}." if best is None else f"{said}. At most {_ms(best.explained_s)} because {best.cause}."
 
 
 def _ms(seconds: float) -> str:

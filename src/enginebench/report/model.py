@@ -13,6 +13,7 @@ from enginebench.report.gpu import gpu_section
 from enginebench.report.layers import layers_section
 from enginebench.report.ledger import ledger_section
 from enginebench.report.pareto import pareto_section
+from enginebench.report.profiles import profiles_section
 from enginebench.report.repository import repository_section
 from enginebench.report.roofline import roofline_section
 from enginebench.report.sections import Maker, gather
@@ -38,6 +39,7 @@ def sections_of(run: Json, directory: Path | None) -> tuple[Maker, ...]:
         roofline_section,
         ledger_section,
         memory_section,
+        profiles_section,
         repository_section,
     )
 

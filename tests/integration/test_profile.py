@@ -1,0 +1,165 @@
+"""Profiled reruns of the reference engine, in worker processes: what each kind leaves, and what it says when it cannot."""
+
+import gzip
+import json
+from pathlib import Path
+
+import pytest
+
+from enginebench.errors import EnginebenchError
+from enginebench.plan.cells import Cell
+from enginebench.profile.gaps import PREFILL
+from enginebench.profile.rerun import check_request
+from enginebench.report.profiles import profiles_section
+from enginebench.run.plan import Plan
+from enginebench.store_profiles import Profile, read_profiles
+from tests.support.bench_project import BenchProject
+from tests.support.profiled_run import nsys_on_path, profile, small_plan
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Plan:
+    return small_plan(tmp_path_factory.mktemp("plan"))
+
+
+@pytest.fixture(scope="module")
+def plain(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Profile]:
+    """Every kind on a machine that has neither nsys nor torch, by kind."""
+    root = tmp_path_factory.mktemp("plain")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATH", "/usr/bin:/bin")
+        profile(root, plan, ("python", "torch", "nsys", "iterations"))
+    return {each.kind: each for each in read_profiles(root)}
+
+
+def test_a_long_prompt_is_named_as_what_delayed_the_streams_beside_it(plain: dict[str, Profile]) -> None:
+    found = plain["iterations"]
+    (record,) = found.rounds()
+    gaps = [gap for gap in found.data["gaps"] if gap["cause"] == PREFILL]
+    assert gaps, found.data["gaps"]
+    long_ones = [index for index, prompt in enumerate(record.requests.prompt_tokens) if prompt == 480]
+    worst = gaps[0]
+    assert record.requests.prompt_tokens[worst["request"]] < 480 or "for request" in worst["evidence"]
+    assert any(f"request {index} (480 tokens)" in worst["evidence"] for index in long_ones)
+    assert worst["explained_s"] <= worst["s"]
+
+
+def test_iterations_lie_on_the_axis_of_the_requests(plain: dict[str, Profile]) -> None:
+    found = plain["iterations"]
+    (record,) = found.rounds()
+    table = found.columns("iterations")
+    assert set(record.chunks.stamp_ns.tolist()) <= set(table["stamp_ns"].tolist())
+    assert table["context_tokens"].sum() == record.requests.prompt_tokens.sum()
+    # a request's first token comes of the step that ends its prompt
+    assert table["generation_tokens"].sum() == record.requests.tokens.sum() - len(record.requests)
+    assert found.data["requests"]["waiting_s"] is not None
+    engine = found.data["engine"]
+    assert engine["prefill_s"] + engine["decode_s"] + engine["idle_s"] == pytest.approx(engine["window_s"], rel=0.05)
+
+
+def test_the_worker_and_the_engine_are_sampled_in_python(plain: dict[str, Profile]) -> None:
+    found = plain["python"]
+    assert found.taken
+    assert {row["thread"] for row in found.data["functions"]} == {"worker", "engine"}
+    engine = [row["place"] for row in found.data["functions"] if row["thread"] == "engine"]
+    assert any("enginebench/reference" in place for place in engine)
+    assert "pyinstrument" in (found.directory / "python-engine.html").read_text().lower()
+
+
+def test_what_is_missing_is_named_and_the_rest_stays_good(plain: dict[str, Profile]) -> None:
+    assert "install NVIDIA Nsight Systems" in plain["nsys"].data["reason"]
+    assert "torch cannot be imported" in plain["torch"].data["reason"]
+    assert not plain["nsys"].taken
+    assert not plain["torch"].taken
+
+
+def test_the_page_shows_what_there_is(plain: dict[str, Profile]) -> None:
+    root = plain["iterations"].directory.parents[2]
+    section = profiles_section({"id": "2026", "build": {"kind": "reference"}, "cells": {}}, root)
+    assert section is not None
+    captions = [table.caption.partition(":")[0] for table in section.tables]
+    assert captions[0] == "The longest gaps between tokens, and what caused them"
+    assert "Python functions by their own time" in captions
+    state = {row[0].text.rpartition(", ")[2]: row[1].text for row in section.tables[-1].rows}
+    assert state["iterations"] == "taken"
+    assert state["nsys"].startswith("not taken: There is no nsys on PATH")
+
+
+def test_nsys_runs_the_worker_around_one_round(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", nsys_on_path(tmp_path / "bin"))
+    profile(tmp_path, plan, ("nsys",))
+    (found,) = read_profiles(tmp_path)
+    assert found.taken, found.data["reason"]
+    argv = json.loads((found.directory / "report.nsys-rep").read_text())["argv"]
+    assert {"--capture-range=cudaProfilerApi", "--capture-range-end=stop", "--trace=cuda,nvtx,osrt"} <= set(argv)
+    assert found.data["command"][:2] == [str(tmp_path / "bin" / "nsys"), "profile"]
+    assert [row["family"] for row in found.data["families"]] == ["gemm", "attention", "norm", "memcpy"]
+    assert found.data["gpu"]["launch_gaps_s"] == pytest.approx(40e-6)
+    assert found.data["gpu"]["host_s"] == pytest.approx(1e-3)
+    assert "report_nvtx_sum.csv" in found.data["files"]
+    assert len(found.rounds()) == 1
+
+
+@pytest.mark.parametrize(("broken", "reason"), [("report", "left no report"), ("stats", "made by a newer version")])
+def test_a_report_that_cannot_be_made_or_read_is_said(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, reason: str
+) -> None:
+    monkeypatch.setenv("PATH", nsys_on_path(tmp_path / "bin"))
+    monkeypatch.setenv("FAKE_NSYS_BROKEN", broken)
+    profile(tmp_path, plan, ("nsys",))
+    (found,) = read_profiles(tmp_path)
+    assert reason in " ".join([str(found.data["reason"]), *found.data["notes"]])
+    assert found.taken == (broken == "stats")  # the report itself is there, to be opened elsewhere
+
+
+def test_few_cells_at_once(plan: Plan) -> None:
+    cells = [planned.cell.id for planned in plan.cells]
+    check_request(["iterations"], cells * 4)
+    with pytest.raises(EnginebenchError, match="5 are selected: narrow them to 4"):
+        check_request(["iterations"], cells * 5)
+    check_request([], cells * 5)
+
+
+def test_the_option_profiles_after_the_measurement(tmp_path: Path) -> None:
+    project = BenchProject.make(tmp_path)
+    done = project.bench("--scenario", "smoke", "--path", "direct", "-k", "bs001", "--rounds", "1",
+                         "--profile", "iterations")  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    run = project.run()
+    (found,) = [each for each in read_profiles(run.directory) if each.taken][:1]
+    assert found.cell_id in run.cells
+    assert found.data["profiled"] is True
+    assert all(entry["path"] == "direct" for entry in run.data["sessions"])
+    assert len(run.data["sessions"]) == 1  # the profiled engine is none of the run's
+    page = (run.directory / "report.html").read_text()
+    assert "Profiled reruns" in page
+    traced = _trace_command(project)
+    names = {event["name"] for event in traced}
+    assert {"decode", "chunk", "step", "active"} <= names
+
+
+def _trace_command(project: BenchProject) -> list[dict[str, object]]:
+    from enginebench.cli import main
+
+    path = project.root / "out.json.gz"
+    assert main(["trace", str(project.run().directory), "--out", str(path)]) == 0
+    with gzip.open(path, "rt") as file:
+        events: list[dict[str, object]] = json.load(file)["traceEvents"]
+    return events
+
+
+def test_a_run_without_records_is_no_trace(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from enginebench.cli import main
+    from tests.support.sample_run import run_of, write_run
+
+    write_run(run_of([Cell("novel-zh", "direct", True, 128, _batch())]), tmp_path)
+    assert main(["trace", str(tmp_path)]) == 1
+    assert "nothing to show" in capsys.readouterr().err
+
+
+def _batch():  # type: ignore[no-untyped-def]
+    from enginebench.plan.load import Batch
+
+    return Batch(1)
