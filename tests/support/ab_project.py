@@ -67,7 +67,7 @@ class AbProject:
         return found["old"], found["new"]
 
     def _do(self, command: list[str], variables: dict[str, str] | None = None) -> "subprocess.CompletedProcess[str]":
-        environment = {key: value for key, value in os.environ.items() if not key.startswith("GITHUB_")}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("GITHUB_", "PYTEST_"))}
         return subprocess.run(
             command, cwd=self.root, env={**environment, **(variables or {})}, capture_output=True, text=True,
             timeout=300, check=False,
