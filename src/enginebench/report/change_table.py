@@ -71,7 +71,7 @@ def changes_of(subject: Subject) -> Changes:
     names = subject.names()
     rows = [_row(each, names, _path(each, subject)) for each in kept]
     rows += _without_verdict(subject, names)
-    order = {cell_id: place for place, cell_id in enumerate([*names, *(row.cell_id for row in rows)])}
+    order = {cell_id: place for place, cell_id in enumerate(dict.fromkeys([*names, *(row.cell_id for row in rows)]))}
     rows.sort(key=lambda row: order[row.cell_id])
     groups = tuple(_group(list(members)) for _, members in groupby(rows, key=lambda row: row.cell_id))
     found = {row.status: row.status_words for row in rows}
@@ -186,7 +186,8 @@ def _status(old: CellView | None, new: CellView | None) -> tuple[str, str]:
 def _lead(rows: Sequence[ChangeRow]) -> str:
     judged = [row for row in rows if row.values]
     silent = [row for row in rows if not row.values]
-    parts = [f"{count(len(judged), 'number')} of {count(len({row.cell_id for row in judged}), 'cell')}"]
+    cells = count(len({row.cell_id for row in judged if row.cell_id != row.path}), "cell")
+    parts = [f"{count(len(judged), 'number')} of {cells}"] if judged else []
     parts += [f"{count(len(silent), 'cell')} without a verdict"] if silent else []
     return (
         f"{', '.join(parts)}. Old and new are typical values over blocks (geometric means). From and to: the interval "

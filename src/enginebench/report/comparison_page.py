@@ -148,7 +148,7 @@ def _notes(subject: Subject) -> Iterator[str]:
     yield from (f"Allowed: {each.sentence}" for each in comparison.problems if each.allowed)
     source = f", named by {comparison.design.gate_source}" if comparison.design.gate_source else ""
     decide = f"{count(len(comparison.gated), 'number')} decide{'s' if len(comparison.gated) == 1 else ''}{source}"
-    yield f"{decide}; policy {gate.policy}; exit code {gate.exit_code}."
+    yield f"{decide if comparison.gated else 'No number was judged'}; policy {gate.policy}; exit code {gate.exit_code}."
     yield words.design_sentence(comparison.design)
     yield from comparison.notes
 
@@ -175,7 +175,7 @@ def _card(verdict: Verdict, subject: Subject) -> GateCard:
         outcome=verdict.outcome,
         mark=words.MARKS[verdict.outcome],
         change=words.change(verdict),
-        interval=f"{words.interval(verdict)}, margin {words.margin(verdict)}",
+        interval=f"{'exact' if verdict.endpoint.exact else words.interval(verdict)}, margin {words.margin(verdict)}",
         numbers=f"{old} → {new}",
         remark=words.more_pairs(verdict),
     )
@@ -193,4 +193,4 @@ def _history(subject: Subject) -> Section | None:
     made = trend_section(lines)
     if made is None:
         return None
-    return replace(made, lead=f"{made.lead} Runs of builds with these names, on machines like this one.")
+    return replace(made, lead=f"{made.lead} Runs of builds with these names.")

@@ -74,7 +74,7 @@ def _causes_lead(subject: Subject) -> str:
     about = ""
     if worse:
         most = max(worse, key=lambda each: abs(each.change or 0.0))
-        about = f" of {endpoint_words(most, subject.names())}"
+        about = f" of the regression in {endpoint_words(most, subject.names())}"
     return (
         f"What differs between the runs and may be the cause{about}. Likeliest: {first.sentence.rstrip('.')}. "
         "Differences, not proofs: a setting weighs as much as such settings usually matter, a measured number as much "

@@ -55,7 +55,9 @@ def _row(answer: str, condition: Condition) -> tuple[Text, ...]:
 def _lead(answers: list[str]) -> str:
     same, differ = answers.count(SAME), len(answers) - answers.count(SAME)
     if stops := answers.count(STOPS):
-        return f"{count(stops, 'thing')} must not differ, and does: the runs cannot be compared."
+        return (
+            f"{count(stops, 'thing')} must not differ, and {'does' if stops == 1 else 'do'}: nothing can be compared."
+        )
     if not differ:
         return f"All {same} things that could explain a change beside the build are the same."
     allowed = f"; {count(answers.count(ALLOWED), 'difference')} allowed by the user" if ALLOWED in answers else ""

@@ -16,7 +16,7 @@ LEAD = (
     "number was another, beyond chance (p < 0.001)."
 )
 MOST_FIGURES = 12
-MOST_PLOTS = 3
+MOST_PLOTS = 4
 """Beside each other."""
 _FEW = 9
 """So many runs are named below the axis; of more, every second, third … one is."""

@@ -1,0 +1,158 @@
+"""The page of a comparison in a real browser: drawn, offline, readable without scripts, accessible, narrow, dark."""
+
+import csv
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, BrowserContext, Page
+
+from enginebench.report.comparison_page import write_comparison
+from enginebench.report.comparison_subject import Subject
+from tests.browser.test_report_page import browser_type_launch_args  # noqa: F401 (a fixture)
+from tests.support.compared import LOST, at_different_times, in_turns, incomparable, of_names, with_history
+
+Make = Callable[[Path], Subject]
+MAKERS: dict[str, Make] = {
+    "turns": lambda root: with_history(in_turns(), root),
+    "apart": at_different_times,
+    "hostile": lambda _: of_names(),
+    "incomparable": lambda _: incomparable(),
+}
+CLIPBOARD = ["clipboard-read", "clipboard-write"]
+Open = Callable[..., Page]
+
+
+@pytest.fixture(scope="module")
+def complaints() -> list[str]:
+    """What pages said on the console or asked of the network."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def visit(browser: Browser, tmp_path_factory: pytest.TempPathFactory, complaints: list[str]) -> Iterator[Open]:
+    """Opens the page of a comparison, once for all tests of it that want the same browser."""
+    contexts: list[BrowserContext] = []
+    files: dict[str, Path] = {}
+    known: dict[str, Page] = {}
+
+    def open_page(name: str, **options: Any) -> Page:
+        if name not in files:
+            root = tmp_path_factory.mktemp(name)
+            files[name] = write_comparison(MAKERS[name](root), root / "report.html")
+        key = f"{name} {options}"
+        if key not in known:
+            contexts.append(browser.new_context(offline=True, permissions=CLIPBOARD, **options))
+            page = known[key] = contexts[-1].new_page()
+            page.on("console", lambda message: complaints.append(message.text))
+            page.on("pageerror", lambda error: complaints.append(str(error)))
+            page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+            page.on("request", lambda request: None if _local(request.url) else complaints.append(request.url))
+            page.goto(files[name].as_uri())
+        known[key].set_viewport_size({"width": 1280, "height": 900})
+        known[key].emulate_media(color_scheme="light")
+        return known[key]
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def _local(url: str) -> bool:
+    return url.startswith(("file:", "data:", "blob:"))
+
+
+def _draw(page: Page) -> Page:
+    for chart in page.locator(".chart").all():
+        chart.scroll_into_view_if_needed()
+        page.wait_for_selector(f"#{chart.get_attribute('id')}[data-drawn]")
+    return page
+
+
+@pytest.mark.parametrize("name", MAKERS)
+def test_opens_offline_without_a_complaint_and_fits_a_phone(visit: Open, complaints: list[str], name: str) -> None:
+    page = visit(name)
+    page.set_viewport_size({"width": 360, "height": 900})
+    if name in ("turns", "apart"):
+        _draw(page)
+    page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    assert page.locator("img").count() == 0
+    assert complaints == []
+
+
+@pytest.mark.parametrize("name", ["turns", "apart"])
+def test_every_mark_is_drawn(visit: Open, name: str) -> None:
+    page = _draw(visit(name))
+    assert page.locator(".chart.js-plotly-plot").count() == page.locator("script[data-chart]").count() > 3
+    for chart in page.locator(".chart").all():
+        spec = json.loads(page.locator(f"script[data-chart='{chart.get_attribute('id')}']").text_content() or "")
+        marked = [trace for trace in spec["data"] if "markers" in trace["mode"]]
+        drawn = chart.locator(".scatterlayer path.point").count()
+        assert drawn == sum(len(trace["x"]) for trace in marked)
+        intervals = [trace for trace in marked if "error_x" in trace]
+        assert chart.locator(".errorbar path.xerror").count() == sum(len(trace["x"]) for trace in intervals)
+
+
+def test_rows_of_the_forest_stand_beside_their_names(visit: Open) -> None:
+    page = _draw(visit("turns"))
+    middles = "all => all.map(one => { const box = one.getBoundingClientRect(); return box.y + box.height / 2; })"
+    names = page.locator("#forest-watched .yaxislayer-above text").evaluate_all(middles)
+    marks = page.locator("#forest-watched .scatterlayer path.point").evaluate_all(middles)
+    assert marks == pytest.approx(names, abs=3)
+
+
+def test_axe_finds_nothing_in_light_and_dark(visit: Open) -> None:
+    page = _draw(visit("turns"))
+    for scheme, rules in (("light", {}), ("dark", {"runOnly": ["color-contrast"]})):
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        results = Axe().run(page, options=rules)
+        assert results.violations_count == 0, results.generate_report()
+
+
+def test_the_numbers_need_no_script(visit: Open) -> None:
+    page = visit("turns", java_script_enabled=False)
+    assert "Regression" in page.locator(".verdict").inner_text()
+    record = json.loads(page.locator("#run-data").text_content() or "")
+    rows = page.locator("#matrix tbody tr:not(.group)")
+    assert rows.count() == len(record["verdicts"])
+    tpot = next(each for each in record["verdicts"] if each["name"] == "tpot_p50")
+    shown = rows.filter(has_text="TPOT p50").locator("td.num").all_inner_texts()
+    assert float(shown[1]) == pytest.approx(tpot["new"] * 1e3, abs=0.006)
+    assert float(shown[2]) == pytest.approx(tpot["change"] * 100, abs=0.6)
+    assert page.locator(".gate").count() == 2
+    assert not page.locator(".tools").is_visible()
+
+
+def test_numbers_are_filtered_sorted_and_copied(visit: Open) -> None:
+    page = visit("apart")
+    page.locator("#find").fill("tpot gated")
+    assert page.locator("#found").inner_text() == "1 of 76 rows"
+    page.locator("#find").fill("")
+    failed = page.locator(".tools").get_by_role("button", name="failed")
+    failed.click()
+    rows = page.locator("#matrix tbody tr:not(.group):visible")
+    assert [row.get_attribute("title") for row in rows.all()] == [LOST]
+    failed.click()
+    page.locator("#matrix thead").get_by_role("button", name="Change").click()
+    values = [
+        float(text or "nan") for text in rows.evaluate_all("all => all.map(one => one.cells[4]?.dataset.n ?? '')")
+    ]
+    known = [value for value in values if not math.isnan(value)]
+    assert known == sorted(known) == values[: len(known)]
+    page.locator(".tools .copy").click()
+    page.get_by_text("Copied").wait_for()
+    head, *copied = csv.reader(page.evaluate("navigator.clipboard.readText()").splitlines())
+    assert head[:6] == ["Cell", "Metric", "Old", "New", "Unit", "Change (%)"]
+    assert all(len(row) == len(head) for row in copied)
+    assert [row[5] for row in copied[: len(known)]] == [f"{value:.6g}" for value in known]
+
+
+def test_the_navigation_leads_to_every_part(visit: Open) -> None:
+    page = visit("turns")
+    anchors = page.locator("nav a").evaluate_all("all => all.map(one => one.hash.slice(1))")
+    assert anchors == page.locator("main > section").evaluate_all("all => all.map(one => one.id)")
