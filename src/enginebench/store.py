@@ -5,8 +5,9 @@ requests and one for arrivals. Every file is written aside, synced and renamed. 
 """
 
 import json
+import re
 import secrets
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from enginebench.measure.telemetry import Sample
 
 _T = TypeVar("_T")
+_ROUND = re.compile(r'\{"started_ns": (\d+),')  # how a line begins that says what an engine recorded of a round
 
 SCHEMA = "enginebench/run/1"
 """Version of run.json and of the parquet files beside it. 1: the first."""
@@ -187,6 +189,22 @@ class Run:
         parts = self._read(cell_id, read_arrivals) or iter(())
         while (part := self._read(cell_id, lambda _: next(parts, None))) is not None:
             yield part
+
+    def observed(self, path: str, started_ns: Collection[int]) -> dict[int, Mapping[str, Any]]:
+        """What the engine of ``path`` itself recorded of the rounds that started then, as far as it did.
+
+        Raises:
+            RunError: the file cannot be read.
+        """
+        file = self.directory / "logs" / f"worker-{path}.engine.jsonl"
+        try:
+            with file.open(encoding="utf-8") as lines:
+                heads = ((_ROUND.match(line), line) for line in lines)
+                return {int(head[1]): json.loads(line) for head, line in heads if head and int(head[1]) in started_ns}
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            raise RunError(f"{file} cannot be read ({error}); measure the cell again.") from error
 
     def _read(self, cell_id: str, read: Callable[[Path], _T]) -> _T | None:
         directory = self.directory / "cells" / cell_id

@@ -62,6 +62,21 @@ def test_every_planned_cell_is_measured(smoke: Smoke) -> None:
     assert not run.data["interrupted"]
 
 
+def test_the_engine_in_process_tells_how_long_requests_waited(smoke: Smoke) -> None:
+    run = smoke[0].run()
+    direct = [cell for cell in run.cells.values() if cell["path"] == "direct"]
+    assert direct
+    for cell in direct:
+        engine, e2e = cell["engine"], cell["metrics"]["e2e_latency"]["summary"]
+        assert engine["source"] == "the reference engine's stamps"
+        assert engine["told"] == engine["requests"] == cell["requests"] == engine["queue"]["count"]
+        parts = sum(engine[step]["mean"] for step in ("queue", "prefill", "decode"))
+        slip = cell["metrics"]["slip"]["summary"]["mean"]
+        assert parts + slip == pytest.approx(e2e["mean"], rel=1e-6)  # of the same stamps: nothing is left over
+        assert engine["iterations"] is None
+    assert not any("engine" in cell for cell in run.cells.values() if cell["path"] != "direct")
+
+
 def test_every_path_gives_the_same_tokens(smoke: Smoke) -> None:
     run = smoke[0].run()
     for mode in ("stream", "nostream"):

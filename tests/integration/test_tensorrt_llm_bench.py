@@ -48,6 +48,14 @@ def test_an_engine_is_measured_in_its_own_interpreter(
     (cell,) = run.data["cells"].values()
     assert cell["status"] == "measured"
     assert cell["metrics"]["ttft"]["summary"]["p50"] > 0
+    engine = cell["engine"]
+    assert engine["iterations"]["count"] > 0
+    if version == "1.2.0rc2":  # before, results do not show the engine's stamps
+        assert (engine["source"], engine["told"], engine["requests"]) == ("perf metrics", 4, 4)
+        assert engine["queue"]["p50"] > 0
+        assert "waiting for a batch slot" in (run.directory / "report.html").read_text(encoding="utf-8")
+    else:
+        assert (engine["told"], engine["queue"]) == (0, None)
     (session,) = run.data["sessions"]
     assert session["facts"]["adapter"] == adapter
     assert session["facts"]["tensorrt_llm"] == version

@@ -1,5 +1,6 @@
 """What the parts of a page say of a run with tables: curves with honest ends, limits, fronts, time, single requests."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -157,6 +158,32 @@ def test_the_parts_of_a_request_add_up_to_its_latency(detail: Detail) -> None:
     heads = [column.title for column in figure.table.columns]
     for row in figure.table.rows:
         assert ends[row[0].text] == pytest.approx(float(row[heads.index("Last token")].text), abs=0.002)
+
+
+def test_the_queue_and_the_prefill_are_apart_where_the_engine_tells(tmp_path: Path) -> None:
+    run = detailed_run.detailed_run()
+    directory = detailed_run.write_detailed_run(tmp_path)
+    (cell,) = [one for one in detailed_run.CELLS if one.path == "direct" and one.load == detailed_run.CELLS[0].load]
+    (directory / "logs").mkdir()
+    with (directory / "logs" / "worker-direct.engine.jsonl").open("w", encoding="utf-8") as file:
+        for record in detailed_run.rounds_of(cell):
+            told = [{"request": int(index), "first_scheduled_s": 0.004} for index in record.requests.index if index % 2]
+            file.write(json.dumps({"started_ns": record.started_ns, "ended_ns": record.ended_ns, "requests": told}))
+            file.write("\n")
+        file.write('{"started_ns": 1, half a line')
+    run["plan"]["cells"] = [cell.id]
+    run["cells"] = {cell.id: run["cells"][cell.id]}
+    figure = only(timeline_section(Detail(run, directory)))
+    marks = {mark.name: mark for mark in figure.plots[0].marks}
+    odd = [name for name in marks["waiting in the client"].y if int(str(name).rpartition(" ")[2]) % 2]
+    assert set(marks["waiting for a batch slot"].y) == set(marks["prefill"].y) == set(odd) != set()
+    assert set(marks["until the first token"].y) == set(marks["waiting in the client"].y) - set(odd)
+    assert all(length == pytest.approx(4e-3 * _factor(figure)) for length in marks["waiting for a batch slot"].x)
+
+
+def _factor(figure: Figure) -> float:
+    """Of the unit of its times."""
+    return {"s": 1.0, "ms": 1e3}[figure.plots[0].x.unit]
 
 
 def test_tables_that_cannot_be_read_are_said_and_the_rest_stands(directory: Path, tmp_path: Path) -> None:

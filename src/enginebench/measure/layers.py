@@ -157,6 +157,22 @@ def from_statistics(
     return Waterfall(total_s, total_s, tuple(parts), tuple(each for each in LAYERS if each not in known | absent))
 
 
+def from_engine(
+    first_s: float | None, last_s: float, slip_s: float | None, engine: Mapping[str, Any], *, whole: bool
+) -> Waterfall:
+    """Of an engine in the client's own process, by what it recorded of its requests, see ``engine_record``.
+
+    ``slip_s``: the client's own delay. What the engine does not tell stays with the residual.
+    """
+    total_s = last_s if whole or first_s is None else first_s
+    steps = {"slot": "queue", "prefill": "prefill"} | ({"decode": "decode"} if whole else {})
+    known = {layer: engine[step]["mean"] for layer, step in steps.items() if engine[step]}
+    parts = [Part((layer,), s, engine["source"]) for layer, s in known.items()]
+    if slip_s is not None:
+        parts.insert(0, Part(("client",), slip_s, STAMPS))
+    return Waterfall(total_s, total_s, tuple(parts), tuple(layer for layer in steps if layer not in known))
+
+
 def from_stamps(first_s: float | None, last_s: float, *, whole: bool) -> Waterfall:
     """Of an engine in the client's own process, by the client's stamps alone."""
     if first_s is None:

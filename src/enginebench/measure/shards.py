@@ -86,6 +86,7 @@ class Shards:
         self._load: Load | None = None
         self.parts: Sequence[ShardRecord] = ()  # of the round that was fetched last: what each shard recorded
         self.facts: Mapping[str, Any] = {}
+        self.observed: Mapping[str, Any] = {}  # nothing: an engine in process is never divided
 
     @classmethod
     def start(cls, count: int, log_path: Path) -> "Shards":

@@ -66,6 +66,7 @@ class Worker:
         self._killed = False
         self._ending_s = ending_s  # of a wrapper
         self.facts: Mapping[str, Any] = {}
+        self.observed: Mapping[str, Any] = {}  # by the engine itself, of the round that was fetched last
 
     @classmethod
     def start(
@@ -169,7 +170,8 @@ class Worker:
         answer = self._ask("fetch", {}, "record", ANSWER_TIMEOUT_S)
         *blobs, observed = answer.blobs
         record = from_frames(answer.body, blobs)
-        self._keep(record, json.loads(observed))
+        self.observed = json.loads(observed)
+        self._keep(record, self.observed)
         return record
 
     def close(self) -> None:

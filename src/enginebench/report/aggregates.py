@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from enginebench.measure.engine_record import waits_by_request
 from enginebench.measure.metrics import request_values
 from enginebench.measure.records import RoundRecord, Stamps
 from enginebench.measure.windows import counted
@@ -43,6 +44,7 @@ class RequestRow:
     slow: bool  # among the slowest; otherwise of the seeded sample
     intended_s: float  # since the start of the first measured round
     sent_s: float | None
+    scheduled_s: float | None  # when the engine took it up; None: it does not tell
     first_s: float | None
     last_s: float | None
     stalls_s: tuple[tuple[float, float], ...]  # (start, end) of gaps between arrivals above CellAggregates.stall_s
@@ -172,10 +174,13 @@ class _Cell:
         return sum(int(np.count_nonzero(part.requests.ok)) for part in self._counted)
 
     def _rows(self, stall_s: float | None) -> Iterator[RequestRow]:
+        observed = self._run.observed(self._run.cells[self._id]["path"], {each.started_ns for each in self._measured})
         for record, passed, (slow, sample) in zip(self._measured, self._passes.values(), self._chosen, strict=True):
+            waits_s = waits_by_request(observed.get(record.started_ns, {}))
             for row in np.flatnonzero(slow | sample):
-                stamps = passed.stamps_of(int(row))
-                yield _row(record, int(row), bool(slow[row]), self._start_ns, _stalls_ns(stamps, stall_s))
+                stalls_ns = _stalls_ns(passed.stamps_of(int(row)), stall_s)
+                wait_s = waits_s.get(int(record.requests.index[row]))
+                yield _row(record, int(row), bool(slow[row]), self._start_ns, stalls_ns, wait_s)
 
 
 def _choice(records: Sequence[RoundRecord], cell_id: str) -> list[tuple[Flags, Flags]]:
@@ -192,13 +197,21 @@ def _choice(records: Sequence[RoundRecord], cell_id: str) -> list[tuple[Flags, F
     return list(zip(np.split(slow, ends), np.split(sample, ends), strict=True))
 
 
-def _row(record: RoundRecord, row: int, slow: bool, start_ns: int, stalls_ns: Sequence[tuple[int, int]]) -> RequestRow:
+def _row(  # noqa: PLR0917
+    record: RoundRecord,
+    row: int,
+    slow: bool,
+    start_ns: int,
+    stalls_ns: Sequence[tuple[int, int]],
+    wait_s: float | None,
+) -> RequestRow:
     requests = record.requests
     intended_ns = int(requests.intended_ns[row]) or record.started_ns
 
     def offset_s(stamps: Stamps) -> float | None:
         return float(stamps[row] - intended_ns) / 1e9 if stamps[row] > 0 else None
 
+    sent_s = offset_s(requests.sent_ns)
     return RequestRow(
         round_index=record.round_index,
         request=int(requests.index[row]),
@@ -207,7 +220,8 @@ def _row(record: RoundRecord, row: int, slow: bool, start_ns: int, stalls_ns: Se
         outcome=requests.outcome[row],
         slow=slow,
         intended_s=(intended_ns - start_ns) / 1e9,
-        sent_s=offset_s(requests.sent_ns),
+        sent_s=sent_s,
+        scheduled_s=None if sent_s is None or wait_s is None else sent_s + wait_s,
         first_s=offset_s(requests.first_ns),
         last_s=offset_s(requests.last_ns),
         stalls_s=tuple(((start - intended_ns) / 1e9, (end - intended_ns) / 1e9) for start, end in stalls_ns),

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from enginebench.measure.layers import LAYERS, from_stamps
+from enginebench.measure.layers import LAYERS, Waterfall, from_engine, from_stamps
 from enginebench.report.cells import CellView, Json, cells_of, path_rank
 from enginebench.report.figures import Axis, Figure, Marks, Plot, Section
 from enginebench.report.summary import is_reference
@@ -30,9 +30,9 @@ MAX_FIGURES = 6
 SCALE = Scale("ms", 1e3, 1)
 """One unit for all parts: shares of a millisecond and whole seconds stand beside each other."""
 LEAD = (
-    "Mean time of a request in each layer between the client and the engine, path by path. Parts of the server paths "
-    "come from one more round after the measured ones, in which the server was asked for traces and perf metrics; it "
-    "counts in no metric. What no source explains is always shown."
+    "Mean time of a request in each layer between the client and the engine, path by path. Parts of the direct path "
+    "are of the measured rounds. Those of server paths come from one more round after them, in which the server was "
+    "asked for traces and perf metrics; it counts in no metric. What no source explains is always shown."
 )
 
 
@@ -44,10 +44,15 @@ class _Way:
     falls: Mapping[str, Json]
     observed: Json  # what the observed round was; empty for the direct path
 
+    @property
+    def told(self) -> bool:
+        """Whether anything but the client's stamps says where time goes."""
+        return bool(self.observed or self.cell.record.get("engine"))
+
 
 def layers_section(run: Json, _directory: Path | None) -> Section | None:
-    """The waterfalls, load point by load point; None without a server path that was looked into."""
-    points = [ways for ways in _points(cells_of(run)) if any(way.observed for way in ways)]
+    """The waterfalls, load point by load point; None where neither a server nor an engine told anything."""
+    points = [ways for ways in _points(cells_of(run)) if any(way.told for way in ways)]
     if not points:
         return None
     shown = points[-MAX_FIGURES:]
@@ -76,7 +81,15 @@ def _way(cell: CellView) -> _Way:
         return _Way(cell, {}, {})
     first_s = cell.statistic("ttft", "mean") if cell.streaming else None
     ends = ["whole"] if first_s is None else list(ENDS)
-    return _Way(cell, {end: from_stamps(first_s, last_s, whole=end == "whole").as_json() for end in ends}, {})
+    return _Way(cell, {end: _direct(cell, first_s, last_s, whole=end == "whole").as_json() for end in ends}, {})
+
+
+def _direct(cell: CellView, first_s: float | None, last_s: float, *, whole: bool) -> Waterfall:
+    """By the engine's own stamps where all requests have them, else by ours."""
+    engine = cell.record.get("engine") or {}
+    if not engine.get("told") or engine["told"] < engine["requests"]:
+        return from_stamps(first_s, last_s, whole=whole)
+    return from_engine(first_s, last_s, cell.statistic("slip", "mean"), engine, whole=whole)
 
 
 def _figure(number: int, ways: Sequence[_Way]) -> Figure:

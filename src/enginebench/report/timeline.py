@@ -19,14 +19,15 @@ SAMPLED = 12
 MAX_STALLS = 3
 """Of a request, the longest."""
 WAITING, UNTIL_FIRST, UNTIL_LAST = "waiting in the client", "until the first token", "until the answer"
+QUEUE, PREFILL = "waiting for a batch slot", "prefill"
 DECODING, STALL = "decoding", "stalled"
 ROLES = {WAITING: "muted", DECODING: "good", STALL: "bad"}
-Part: TypeAlias = tuple[str, float]  # what, and seconds
+Part: TypeAlias = tuple[str, float | None]  # what, and seconds; None: not known of this request
 LEAD = (
     f"The {SLOWEST} slowest requests and a seeded sample of {SAMPLED} others of each path, in the order of release. "
     "Zero is the moment at which the load wanted a request to leave. The first part is the client's own delay, the "
-    "next lasts until the first token (queue and prefill), the last until the last token. A stall is a gap between "
-    "arrivals of more than five medians."
+    "next lasts until the first token, the last until the last token. Where the engine tells when it took a request up, "
+    "its queue and the prefill are apart. A stall is a gap between arrivals of more than five medians."
 )
 
 
@@ -60,19 +61,23 @@ def _chosen(rows: Sequence[RequestRow]) -> Sequence[RequestRow]:
 
 
 def _plot(cell: CellView, rows: Sequence[RequestRow], scale: Scale) -> Plot:
-    parts = [list(_parts(row, streaming=cell.streaming)) for row in rows]
-    marks = tuple(_marks(place, parts, [_name(row) for row in rows], scale) for place in range(max(map(len, parts))))
+    apart = any(row.scheduled_s is not None for row in rows)
+    parts = [list(_parts(row, streaming=cell.streaming, apart=apart)) for row in rows]
+    marks = [_marks(place, parts, [_name(row) for row in rows], scale) for place in range(max(map(len, parts)))]
     across = Axis("since the release", scale.symbol)
-    return Plot("Requests", across, Axis(""), marks, stacked=True, horizontal=True)
+    return Plot("Requests", across, Axis(""), tuple(mark for mark in marks if mark.x), stacked=True, horizontal=True)
 
 
-def _parts(row: RequestRow, *, streaming: bool) -> Iterator[Part]:
-    """What a request spent its time with, in order: every second part after the first two is a stall."""
+def _parts(row: RequestRow, *, streaming: bool, apart: bool) -> Iterator[Part]:
+    """What a request spent its time with, in order: every second part after the first token is a stall.
+
+    ``apart``: the queue and prefill of some request of the figure are known, and have places in all of them.
+    """
     sent = max(0.0, row.sent_s or 0.0)
     first = row.first_s if streaming and row.first_s is not None else row.last_s
     at = sent if first is None else first
     yield WAITING, sent
-    yield UNTIL_FIRST if streaming else UNTIL_LAST, at - sent
+    yield from _until_first(row, sent, at, streaming=streaming, apart=apart)
     longest = sorted(row.stalls_s, key=lambda stall: stall[0] - stall[1])[:MAX_STALLS]
     for start, end in sorted(longest):
         yield DECODING, max(0.0, start - at)
@@ -82,16 +87,30 @@ def _parts(row: RequestRow, *, streaming: bool) -> Iterator[Part]:
         yield DECODING, max(0.0, row.last_s - at)
 
 
+def _until_first(row: RequestRow, sent: float, at: float, *, streaming: bool, apart: bool) -> Iterator[Part]:
+    """From when a request was sent ``at`` its first token; of an answer in one piece, at its end."""
+    whole = UNTIL_FIRST if streaming else UNTIL_LAST
+    if not apart:
+        yield whole, at - sent
+        return
+    taken = None if row.scheduled_s is None else min(max(row.scheduled_s, sent), at)
+    yield QUEUE, None if taken is None else taken - sent
+    if streaming:
+        yield PREFILL, None if taken is None else at - taken
+    yield whole, at - sent if taken is None else (None if streaming else at - taken)
+
+
 def _marks(place: int, parts: Sequence[Sequence[Part]], names: Sequence[str], scale: Scale) -> Marks:
     """The bars at one place of the order; requests with fewer parts have none there."""
-    there = [(name, *each[place]) for name, each in zip(names, parts, strict=True) if place < len(each)]
-    (what,) = {what for _, what, _ in there}
+    at_place = [(name, *each[place]) for name, each in zip(names, parts, strict=True) if place < len(each)]
+    (what,) = {what for _, what, _ in at_place}
+    there = [(name, length) for name, _, length in at_place if length is not None]
     return Marks(
         name=what,
         kind="bars",
-        x=tuple(length * scale.factor for _, _, length in there),
-        y=tuple(name for name, _, _ in there),
-        texts=tuple(f"{name}: {what}, {scale.text(length)}" for name, _, length in there),
+        x=tuple(length * scale.factor for _, length in there),
+        y=tuple(name for name, _ in there),
+        texts=tuple(f"{name}: {what}, {scale.text(length)}" for name, length in there),
         role=ROLES.get(what, ""),
     )
 
@@ -125,7 +144,7 @@ def _table(caption: str, rows: Sequence[RequestRow], scale: Scale) -> Table:
         Column("Released", "s"),
         Column("Prompt", "tokens"),
         Column("Answer", "tokens"),
-        *(Column(title, scale.symbol) for title in ("Sent", "First token", "Last token")),
+        *(Column(title, scale.symbol) for title in ("Sent", "Taken up", "First token", "Last token")),
         Column("Stalls"),
         Column("Ended", numeric=False),
     )
@@ -134,13 +153,20 @@ def _table(caption: str, rows: Sequence[RequestRow], scale: Scale) -> Table:
 
 def _table_row(row: RequestRow, scale: Scale) -> tuple[Text, ...]:
     tokens = Text(DASH, "the path does not tell") if row.tokens < 0 else Text(f"{row.tokens:,}")
-    moments = (row.sent_s, row.first_s, row.last_s)
+    taken = Text(DASH, "the engine does not tell") if row.scheduled_s is None else Text(scale.number(row.scheduled_s))
+    sent, first, last = (
+        Text(DASH, "it never came") if one is None else Text(scale.number(one))
+        for one in (row.sent_s, row.first_s, row.last_s)
+    )
     return (
         Text(_name(row)),
         Text(f"{row.intended_s:,.3f}"),
         Text(f"{row.prompt_tokens:,}"),
         tokens,
-        *(Text(DASH, "it never came") if one is None else Text(scale.number(one)) for one in moments),
+        sent,
+        taken,
+        first,
+        last,
         Text(f"{len(row.stalls_s):,}"),
         Text(row.outcome),
     )

@@ -13,6 +13,7 @@ from typing import Any
 from enginebench.builds.facts import build_facts
 from enginebench.environment import environment
 from enginebench.errors import EnginebenchError
+from enginebench.measure.engine_record import EngineRound, engine_summary
 from enginebench.measure.records import RoundRecord
 from enginebench.measure.server_sampler import columns_of
 from enginebench.measure.telemetry import Sample, Telemetry, peaks
@@ -62,6 +63,7 @@ class Campaign:
         self._block = Block()
         self._kept: dict[str, list[BlockRecords]] = {}
         self._peaks: dict[str, dict[str, Any]] = {}
+        self._engine: dict[str, list[EngineRound]] = {}  # by cell: what it recorded itself, of whole blocks
         self._servers: dict[str, dict[str, Any]] = {}  # by cell: the server's own numbers, of the last block
         self._sessions = Sessions(
             plan.build,
@@ -146,6 +148,7 @@ class Campaign:
         """Work out, write and return the result of a cell whose rounds are over: of this block and those before."""
         planned = self._planned[cell.id]
         self._keep(planned, cell_run.records)
+        self._engine.setdefault(cell.id, []).extend(cell_run.engine)
         self._peaks[cell.id] = _most(self._peaks.get(cell.id), self._memory(cell_run.records))
         result = self._write(planned)
         self._write_samples()
@@ -220,6 +223,8 @@ class Campaign:
             result |= {"validity": told.validity} | ({"gpu": told.gpu} if told.gpu else {})
             result["metrics"] |= {name: one.as_json() for name, one in told.metrics.items()}
             result["findings"] += told.findings
+            if engine := engine_summary(self._engine.get(cell_id, ())):
+                result["engine"] = engine
             if server := self._servers.get(cell_id):
                 result["server"] = {key: value for key, value in server.items() if key != "findings"}
                 result["findings"] += server["findings"]

@@ -5,6 +5,7 @@ from typing import Any
 
 from enginebench.builds.tokenizer import Tokenizer
 from enginebench.errors import SessionError
+from enginebench.measure.engine_record import EngineRound, engine_round
 from enginebench.measure.findings import failure, findings
 from enginebench.measure.metrics import cell_metrics
 from enginebench.measure.records import RoundRecord
@@ -49,6 +50,7 @@ class CellRun:
         self._measuring = False
         self.rounds = planned.rounds
         self.records: list[RoundRecord] = []
+        self.engine: list[EngineRound] = []  # what it recorded itself of the measured rounds
 
     def warm_up(self) -> None:
         """Run the warm-up rounds: stored, tagged, and part of no result."""
@@ -91,6 +93,8 @@ class CellRun:
             self._mark("round_end")
         record = self._worker.fetch()
         self.records.append(record)
+        if not record.warmup and record.valid:
+            self.engine.append(engine_round(record, self._worker.observed, self._planned.scenario.trimmed))
         if reason := failure(record):
             raise SessionError(reason)
 

@@ -9,6 +9,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ class ReferenceSession:
         self._requests: dict[int, Request] = {}
         self._prompt_tokens: dict[int, int] = {}
         self._collected: dict[int, list[int]] = {}
-        self._scheduled_ns: dict[int, int] | None = None  # by request index, while iterations are recorded
+        self._stamps: dict[int, _Stamps] = {}  # by request index, since the last call of observations
         self._options = engine.options
         self._engine_facts = engine.facts()
         self._batcher = Batcher(engine, self._on_tokens)
@@ -110,17 +111,15 @@ class ReferenceSession:
         }
 
     def record_iterations(self, on: bool) -> None:
-        """Record every step of the engine and when requests get their slots, for ``observations``; off by default."""
+        """Record every step of the engine, for ``observations``; off by default."""
         self._batcher.keep_iterations(on)
-        if on:
-            self._scheduled_ns = {}
 
     def observations(self) -> Mapping[str, JsonValue]:
-        """What was recorded since the last call; nothing where nobody asked for it."""
-        scheduled, self._scheduled_ns = self._scheduled_ns or {}, None
+        """The engine's stamps of the requests that ended since the last call, and steps where somebody asked."""
+        stamps, self._stamps = self._stamps, {}
         most = self._options.max_batch_size
         return {
-            "requests": [{"request": index, "scheduled_ns": stamp} for index, stamp in scheduled.items()],
+            "requests": [_timing(index, each) for index, each in stamps.items() if each.ended],
             "iterations": [_iteration(each, most) for each in self._batcher.take_iterations()],
         }
 
@@ -138,6 +137,7 @@ class ReferenceSession:
             self._requests[engine_id] = request
             self._prompt_tokens[request.index] = len(request.prompt_ids)
         sent_ns = time.monotonic_ns()
+        self._stamps[request.index] = _Stamps(sent_ns)
         try:
             self._batcher.submit(engine_id, request.prompt_ids, request.output_tokens, request.sampling)
         except SessionError as error:
@@ -154,8 +154,8 @@ class ReferenceSession:
         request = self._requests.get(event.request_id)
         if request is None:  # cancelled
             return None
-        if self._scheduled_ns is not None and event.scheduled_ns:
-            self._scheduled_ns[request.index] = event.scheduled_ns
+        if stamps := self._stamps.get(request.index):
+            stamps.note(event)
         payload: Sequence[int] = event.token_ids
         if not request.streaming:
             payload = self._collected.setdefault(event.request_id, [])
@@ -171,6 +171,34 @@ class ReferenceSession:
         token_ids = tuple(int(token_id) for token_id in arrival.payload)
         prompt_tokens = self._prompt_tokens.get(arrival.request_index)
         return Chunk(arrival.request_index, arrival.stamp_ns, token_ids, arrival.error, prompt_tokens)
+
+
+@dataclass(slots=True)
+class _Stamps:
+    """The engine's own, of one request, ns; 0: not yet."""
+
+    arrived_ns: int
+    scheduled_ns: int = 0
+    first_ns: int = 0
+    last_ns: int = 0
+    ended: bool = False  # well
+
+    def note(self, event: TokenEvent) -> None:
+        if event.token_ids:
+            self.scheduled_ns, self.last_ns = event.scheduled_ns, event.stamp_ns
+            self.first_ns = self.first_ns or event.stamp_ns
+        self.ended = event.ended and event.error is None
+
+
+def _timing(index: int, stamps: _Stamps) -> Mapping[str, JsonValue]:
+    """As of the TensorRT-LLM adapters, seconds from the arrival; ``scheduled_ns``: on the clock of our own stamps."""
+    return {
+        "request": index,
+        "scheduled_ns": stamps.scheduled_ns,
+        "first_scheduled_s": (stamps.scheduled_ns - stamps.arrived_ns) / 1e9,
+        "first_token_s": (stamps.first_ns - stamps.arrived_ns) / 1e9,
+        "last_token_s": (stamps.last_ns - stamps.arrived_ns) / 1e9,
+    }
 
 
 def _iteration(each: IterationStatistics, slots: int) -> Mapping[str, JsonValue]:
