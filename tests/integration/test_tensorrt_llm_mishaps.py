@@ -1,6 +1,5 @@
 """What a GPU and a native library do to a worker: no memory, a segmentation fault, a load that never ends."""
 
-import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +15,9 @@ from enginebench.plan.requests import Request, Sampling
 from enginebench.run.attached import Attached
 from enginebench.run.builds import parse_build
 from enginebench.run.sessions import Sessions
-from tests.support.bench_project import ROOT, BenchProject
+from tests.support.bench_project import BenchProject
 from tests.support.engine_dirs import current_config, parallel, write_current
+from tests.support.gpu_traces import CARD, reading, write_trace
 from tests.support.interpreters import make_interpreter
 from tests.support.trtllm.compute import MISHAPS
 
@@ -123,11 +123,8 @@ def test_too_few_gpus_are_refused_before_a_worker_is_started(tmp_path: Path, mon
     for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_NUM_NODES"):
         monkeypatch.delenv(name, raising=False)
     directory = write_current(tmp_path / "fp16", parallel(current_config("1.2.0rc2"), tp=4), ranks=4)
-    trace = tmp_path / "trace"
-    recorded = (ROOT / "tests" / "data" / "gpu-trace-h100.jsonl").read_text(encoding="utf-8").splitlines()
-    greeting, sample = json.loads(recorded[0]), json.loads(recorded[1])
-    greeting["gpus"] = [{**greeting["gpus"][0], "uuid": f"GPU-{index}"} for index in range(2)]
-    trace.write_text(f"{json.dumps(greeting)}\n{json.dumps([sample[0], {}, sample[2] * 2])}\n", encoding="utf-8")
+    cards = [{**CARD, "uuid": f"GPU-{index}"} for index in range(2)]
+    trace = write_trace(tmp_path / "trace", [(reading(0), reading(0))], *cards)
     with Telemetry(gpu_trace=trace) as telemetry:
         sessions = Sessions(parse_build(f"fp16={directory}"), tmp_path, telemetry, 1, Attached())
         with pytest.raises(BuildError, match=r"needs 4 GPUs .* and 2 can be seen here"):
