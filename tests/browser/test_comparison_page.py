@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Dialog, Page
 
 from enginebench.report.comparison_page import write_comparison
 from enginebench.report.comparison_subject import Subject
@@ -40,6 +40,10 @@ def visit(browser: Browser, tmp_path_factory: pytest.TempPathFactory, complaints
     files: dict[str, Path] = {}
     known: dict[str, Page] = {}
 
+    def refuse(dialog: Dialog) -> None:
+        complaints.append(dialog.message)
+        dialog.dismiss()
+
     def open_page(name: str, **options: Any) -> Page:
         if name not in files:
             root = tmp_path_factory.mktemp(name)
@@ -50,7 +54,7 @@ def visit(browser: Browser, tmp_path_factory: pytest.TempPathFactory, complaints
             page = known[key] = contexts[-1].new_page()
             page.on("console", lambda message: complaints.append(message.text))
             page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+            page.on("dialog", refuse)
             page.on("request", lambda request: None if _local(request.url) else complaints.append(request.url))
             page.goto(files[name].as_uri())
         known[key].set_viewport_size({"width": 1280, "height": 900})

@@ -161,7 +161,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 @given(change=st.floats(-0.9, 9.0))
 def test_harm_is_mirrored_by_the_better_direction_and_by_swapping(change: float) -> None:
-    lower, higher = (Endpoint("c", "m", "p50", 0.05, better) for better in ("lower", "higher"))  # type: ignore[arg-type]
+    lower, higher = (Endpoint("c", "m", "p50", 0.05, better) for better in ("lower", "higher"))
     size = harm(lower, change)
     assert size is not None
     assert harm(higher, change) == -size
