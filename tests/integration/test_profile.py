@@ -1,4 +1,4 @@
-"""Profiled reruns of the reference engine, in worker processes: what each kind leaves, and what it says when it cannot."""
+"""Profiled reruns of the reference engine, in worker processes: what each kind leaves, or says when it cannot."""
 
 import gzip
 import json
@@ -8,6 +8,7 @@ import pytest
 
 from enginebench.errors import EnginebenchError
 from enginebench.plan.cells import Cell
+from enginebench.plan.load import Batch
 from enginebench.profile.gaps import PREFILL
 from enginebench.profile.rerun import check_request
 from enginebench.report.profiles import profiles_section
@@ -39,7 +40,6 @@ def test_a_long_prompt_is_named_as_what_delayed_the_streams_beside_it(plain: dic
     assert gaps, found.data["gaps"]
     long_ones = [index for index, prompt in enumerate(record.requests.prompt_tokens) if prompt == 480]
     worst = gaps[0]
-    assert record.requests.prompt_tokens[worst["request"]] < 480 or "for request" in worst["evidence"]
     assert any(f"request {index} (480 tokens)" in worst["evidence"] for index in long_ones)
     assert worst["explained_s"] <= worst["s"]
 
@@ -85,9 +85,7 @@ def test_the_page_shows_what_there_is(plain: dict[str, Profile]) -> None:
     assert state["nsys"].startswith("not taken: There is no nsys on PATH")
 
 
-def test_nsys_runs_the_worker_around_one_round(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nsys_runs_the_worker_around_one_round(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", nsys_on_path(tmp_path / "bin"))
     profile(tmp_path, plan, ("nsys",))
     (found,) = read_profiles(tmp_path)
@@ -102,16 +100,14 @@ def test_nsys_runs_the_worker_around_one_round(
     assert len(found.rounds()) == 1
 
 
-@pytest.mark.parametrize(("broken", "reason"), [("report", "left no report"), ("stats", "made by a newer version")])
-def test_a_report_that_cannot_be_made_or_read_is_said(
-    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str, reason: str
-) -> None:
+def test_a_report_that_cannot_be_made_is_said(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", nsys_on_path(tmp_path / "bin"))
-    monkeypatch.setenv("FAKE_NSYS_BROKEN", broken)
-    profile(tmp_path, plan, ("nsys",))
+    monkeypatch.setenv("FAKE_NSYS_BROKEN", "report")
+    told = profile(tmp_path, plan, ("nsys",))
     (found,) = read_profiles(tmp_path)
-    assert reason in " ".join([str(found.data["reason"]), *found.data["notes"]])
-    assert found.taken == (broken == "stats")  # the report itself is there, to be opened elsewhere
+    assert not found.taken
+    assert "left no report" in found.data["reason"]
+    assert found.data["reason"] in told[0]
 
 
 def test_few_cells_at_once(plan: Plan) -> None:
@@ -154,12 +150,6 @@ def test_a_run_without_records_is_no_trace(tmp_path: Path, capsys: pytest.Captur
     from enginebench.cli import main
     from tests.support.sample_run import run_of, write_run
 
-    write_run(run_of([Cell("novel-zh", "direct", True, 128, _batch())]), tmp_path)
+    write_run(run_of([Cell("novel-zh", "direct", True, 128, Batch(1))]), tmp_path)
     assert main(["trace", str(tmp_path)]) == 1
     assert "nothing to show" in capsys.readouterr().err
-
-
-def _batch():  # type: ignore[no-untyped-def]
-    from enginebench.plan.load import Batch
-
-    return Batch(1)

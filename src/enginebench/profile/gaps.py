@@ -100,30 +100,43 @@ def worst_gaps(
 
     ``gpu``: samples of all GPUs, with the columns ``stamp_ns`` and ``sm_clock_mhz`` at least.
     """
-    request, start, end, tokens, late = _every_gap(record)
-    if not len(request):
+    every = _every_gap(record)
+    if not len(every.request):
         return []
-    length_s = (end - start) / 1e9
-    usual_s = float(np.median(length_s / tokens))
+    usual_s = float(np.median(every.length_s / every.tokens))
     step_s = _typical_step_s(iterations)
-    longest = np.argsort(-(length_s - usual_s * tokens), kind="stable")[:most]
+    longest = np.argsort(usual_s * every.tokens - every.length_s, kind="stable")[:most]
     scenes = (
-        _scene(record, iterations, gpu or {}, int(request[at]), int(start[at]), int(end[at]), int(tokens[at]),
-               float(late[at]), usual_s, step_s)
+        _scene(every, int(at), record=record, iterations=iterations, gpu=gpu or {}, usual_s=usual_s, step_s=step_s)
         for at in longest
-    )  # fmt: skip
+    )
     return sorted((_explained(scene) for scene in scenes), key=lambda gap: -gap.s)
 
 
-def _every_gap(record: RoundRecord) -> tuple[NDArray[Any], ...]:
-    """Request, start and end (ns, when in hand), tokens and lateness (s) of each gap of the round."""
+@dataclass(frozen=True, slots=True, eq=False)
+class _Gaps:
+    """Every gap of a round, columns of shape (gaps,): stamps of arrivals, and when they were in hand."""
+
+    request: NDArray[np.int32]
+    from_ns: NDArray[np.int64]
+    to_ns: NDArray[np.int64]
+    start_ns: NDArray[np.int64]  # in hand
+    end_ns: NDArray[np.int64]
+    tokens: NDArray[np.int32]
+
+    @property
+    def length_s(self) -> NDArray[np.float64]:
+        """In hand, seconds."""
+        return (self.end_ns - self.start_ns) / 1e9
+
+
+def _every_gap(record: RoundRecord) -> _Gaps:
     chunks = record.chunks
     order = np.argsort(chunks.request, kind="stable")  # arrivals of a request stay in their order
     request, stamp, tokens = chunks.request[order], chunks.stamp_ns[order], chunks.tokens[order]
     read = np.where(chunks.read_ns[order] == UNKNOWN, stamp, chunks.read_ns[order])
-    same = np.flatnonzero(request[1:] == request[:-1]) + 1
-    late_s = (read - stamp) / 1e9
-    return request[same], read[same - 1], read[same], np.maximum(tokens[same], 1), late_s[same] - late_s[same - 1]
+    at = np.flatnonzero(request[1:] == request[:-1]) + 1
+    return _Gaps(request[at], stamp[at - 1], stamp[at], read[at - 1], read[at], np.maximum(tokens[at], 1))
 
 
 def _typical_step_s(iterations: Iterations) -> float:
@@ -134,16 +147,35 @@ def _typical_step_s(iterations: Iterations) -> float:
     return float(np.median(known)) if len(known) else float("nan")
 
 
-def _scene(  # noqa: PLR0913, PLR0917 - it puts together what a scene is
-    record: RoundRecord, iterations: Iterations, gpu: Mapping[str, NDArray[Any]], request: int, start_ns: int,
-    end_ns: int, tokens: int, late_s: float, usual_s: float, step_s: float,
-) -> _Scene:  # fmt: skip
-    length = np.nan_to_num(iterations["step_ns"]).astype(np.int64)
-    begins = iterations.stamp_ns - length
-    rows = np.flatnonzero((iterations.stamp_ns > start_ns) & (begins < end_ns))
-    inside = np.minimum(iterations.stamp_ns[rows], end_ns) - np.maximum(begins[rows], start_ns)
-    return _Scene(record, iterations, gpu, request, start_ns, end_ns, tokens, late_s, usual_s * tokens, step_s, rows,
-                  inside / 1e9)  # fmt: skip
+def _scene(
+    every: _Gaps,
+    at: int,
+    *,
+    record: RoundRecord,
+    iterations: Iterations,
+    gpu: Mapping[str, NDArray[Any]],
+    usual_s: float,
+    step_s: float,
+) -> _Scene:
+    from_ns, to_ns = int(every.from_ns[at]), int(every.to_ns[at])
+    begins = iterations.stamp_ns - np.nan_to_num(iterations["step_ns"]).astype(np.int64)
+    rows = np.flatnonzero((iterations.stamp_ns > from_ns) & (begins < to_ns))
+    inside = np.minimum(iterations.stamp_ns[rows], to_ns) - np.maximum(begins[rows], from_ns)
+    start_ns, end_ns, tokens = int(every.start_ns[at]), int(every.end_ns[at]), int(every.tokens[at])
+    return _Scene(
+        record=record,
+        iterations=iterations,
+        gpu=gpu,
+        request=int(every.request[at]),
+        start_ns=start_ns,
+        end_ns=end_ns,
+        tokens=tokens,
+        late_s=(end_ns - start_ns - (to_ns - from_ns)) / 1e9,
+        usual_s=usual_s * tokens,
+        step_s=step_s,
+        rows=rows,
+        inside_s=inside / 1e9,
+    )
 
 
 def _explained(scene: _Scene) -> Gap:
@@ -173,7 +205,7 @@ def _prefill(scene: _Scene) -> Iterator[_Suspect]:
     longer_s = np.maximum(scene.inside_s - scene.step_s, 0.0) * with_prompt
     worst = int(np.argmax(longer_s))
     tokens, step_s = int(scene.of("context_tokens")[with_prompt].sum()), float(scene.of("step_ns")[worst]) / 1e9
-    steps = "one step" if with_prompt.sum() == 1 else f"{int(with_prompt.sum())} steps"
+    steps = "One step" if with_prompt.sum() == 1 else f"{int(with_prompt.sum())} steps"
     evidence = f"{steps} computed {tokens:,} prompt tokens{_of_whom(scene)}; the longest took {_ms(step_s)}"
     yield _Suspect(PREFILL, float(longer_s.sum()), f"{evidence}, a typical one {_ms(scene.step_s)}.")
 
@@ -248,7 +280,7 @@ def _host(scene: _Scene) -> Iterator[_Suspect]:
     """Time that no step covers."""
     if not len(scene.iterations):
         return
-    uncovered_s = (scene.end_ns - scene.start_ns) / 1e9 - float(scene.inside_s.sum()) - max(0.0, scene.late_s)
+    uncovered_s = (scene.end_ns - scene.start_ns) / 1e9 - scene.late_s - float(scene.inside_s.sum())
     if uncovered_s > 0:
         yield _Suspect(HOST, uncovered_s, f"No step of the engine ran for {_ms(uncovered_s)} of it.")
 

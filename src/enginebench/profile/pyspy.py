@@ -7,6 +7,7 @@ import json
 import shutil
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,16 +22,22 @@ WRITE_TIMEOUT_S = 60.0
 MOST = 25
 
 
+def find_py_spy() -> str | None:
+    """The program, on PATH or beside this interpreter; None: it is not there."""
+    beside = str(Path(sys.executable).parent)  # where pip puts it, also in an environment that is not activated
+    return shutil.which("py-spy") or shutil.which("py-spy", path=beside)
+
+
 @contextmanager
 def record(processes: Sequence[tuple[str, int]], directory: Path, kept: dict[str, Any]) -> Iterator[None]:
     """Sample ``processes`` (name, pid) in the context; ``files``, ``notes`` and ``functions`` of ``kept`` grow."""
-    program = shutil.which("py-spy")
+    program = find_py_spy()
     if program is None:
         kept["notes"].append(MISSING)
         yield
         return
-    running = [(name, path := directory / f"python-{_slug(name)}.speedscope.json", _start(program, pid, path))
-               for name, pid in processes]  # fmt: skip
+    running = [(f"{name} ({pid})", path := directory / f"python-{_slug(name)}-{pid}.speedscope.json",
+                _start(program, pid, path)) for name, pid in processes]  # fmt: skip
     try:
         yield
     finally:

@@ -105,7 +105,7 @@ def requests(track: Track, rounds: Iterable[RoundRecord], scheduled_ns: Mapping[
     for (record, row, each), lane in zip(sent, lanes, strict=True):
         assert each is not None
         yield track.span(lane + 1, each)
-        yield from (track.span(lane + 1, part) for part in _parts(record, row, scheduled_ns))
+        yield from (track.span(lane + 1, part) for part in _parts(record, row, each, scheduled_ns))
         if with_chunks:
             yield from _chunks(track, lane + 1, record, int(record.requests.index[row]))
 
@@ -131,8 +131,8 @@ def _stamps(record: RoundRecord, row: int) -> tuple[int, ...]:
     return int(table.intended_ns[row]), int(table.sent_ns[row]), int(table.first_ns[row]), int(table.last_ns[row])
 
 
-def _parts(record: RoundRecord, row: int, scheduled_ns: Mapping[int, int]) -> Iterator[Slice]:
-    """Client, queue, prefill and decode, each where its end is known."""
+def _parts(record: RoundRecord, row: int, whole: Slice, scheduled_ns: Mapping[int, int]) -> Iterator[Slice]:
+    """Client, queue, prefill and decode, each where its end is known; none reaches beyond the ``whole``."""
     intended, sent, first, last = _stamps(record, row)
     taken = scheduled_ns.get(int(record.requests.index[row])) if not record.warmup else None
     ends = [
@@ -141,7 +141,7 @@ def _parts(record: RoundRecord, row: int, scheduled_ns: Mapping[int, int]) -> It
         ("prefill" if taken else "queued and prefill", first),
         ("decode", last),
     ]
-    known = [(name, end) for name, end in ends if end]
+    known = [(name, min(end, whole.end_ns)) for name, end in ends if end]
     stamps = in_order([intended, *(end for _, end in known)])
     for (name, _), start, end in zip(known, stamps, stamps[1:], strict=False):
         if end > start:

@@ -24,13 +24,13 @@ REQUEST_PARTS = {
     "until_first_s": "waiting and prefill",
     "decode_s": "decode",
 }
-ENGINE_PARTS = {"prefill_s": "steps with a prompt", "decode_s": "other steps", "idle_s": "no step"}
+ENGINE_PARTS = {"prefill_s": "prefill", "decode_s": "decode", "idle_s": "waiting"}  # steps with a prompt, others, none
 GPU_PARTS = {
     "busy_s": "the GPU computes or copies",
     "launch_gaps_s": "between two launches",
     "host_s": "waiting for the host",
 }
-ROLES = {"waiting": "muted", "decode": "good", "no step": "muted", "waiting for the host": "bad"}
+ROLES = {"waiting": "muted", "decode": "good", "waiting for the host": "bad"}
 
 
 def profiles_section(run: Json, directory: Path | None) -> Section | None:
@@ -42,7 +42,7 @@ def profiles_section(run: Json, directory: Path | None) -> Section | None:
     profiles = read_profiles(directory) if directory is not None else ()
     if not profiles:
         return None
-    figures = tuple(figure for figure in (_requests(profiles), _gpu(profiles)) if figure)
+    figures = tuple(figure for figure in (_requests(profiles), _kernels(profiles), _gpu(profiles)) if figure)
     return Section("profiles", "Profiled reruns", LEAD, figures, tuple(tables(profiles)), tuple(_notes(run, profiles)))
 
 
@@ -82,7 +82,7 @@ def _splits(profiles: Sequence[Profile], parts_of: Callable[[Profile], dict[str,
 
 
 def _requests(profiles: Sequence[Profile]) -> Figure | None:
-    """Requests: waiting, prefill, decode; the engine: steps with a prompt, others, none."""
+    """Requests: waiting, prefill, decode; the engine: steps with a prompt, others, none. The same colours for both."""
     requests, engine = _splits(profiles, request_parts), _splits(profiles, engine_parts)
     if not requests:
         return None
@@ -94,25 +94,36 @@ def _requests(profiles: Sequence[Profile]) -> Figure | None:
         "Prefill, decode and waiting",
         _requests_finding(requests, engine),
         tuple(plots),
-        _table("Prefill, decode and waiting", [*requests, *engine], "Of a request, mean; of the engine, in all"),
+        _table("Prefill, decode and waiting", [*requests, *engine], "of a request, mean; of the engine, in all"),
     )
+
+
+def _kernels(profiles: Sequence[Profile]) -> Figure | None:
+    """Kernel families: what kind of work the GPU did."""
+    splits = _splits(profiles, family_parts)
+    if not splits:
+        return None
+    profile, parts = splits[0]
+    largest = max(parts, key=lambda family: parts[family])
+    share = parts[largest] / (sum(parts.values()) or 1.0)
+    title = "Kernels and copies, by family"
+    finding = f"In {place(profile)} {share:.0%} of what the GPU did is {largest}."
+    plots = (_plot("Kernels and copies", splits, share=True),)
+    return Figure("profiles-kernels", title, finding, plots, _table(title, splits, "time on the GPU"))
 
 
 def _gpu(profiles: Sequence[Profile]) -> Figure | None:
-    """Kernel families, and how the GPU spent the round."""
-    families, gpu = _splits(profiles, family_parts), _splits(profiles, gpu_parts)
-    if not families:
+    """How long the GPU computed, and how long it waited."""
+    splits = _splits(profiles, gpu_parts)
+    if not splits:
         return None
-    plots = [_plot("Kernels and copies, by family", families, share=True)]
-    if gpu:
-        plots.append(_plot("The GPU, over the round", gpu, share=True))
-    return Figure(
-        "profiles-gpu",
-        "What the GPU did",
-        _gpu_finding(families, gpu),
-        tuple(plots),
-        _table("What the GPU did", [*families, *gpu], "Of the GPU"),
-    )
+    profile, parts = splits[0]
+    whole = sum(parts.values()) or 1.0
+    host, gaps = parts[GPU_PARTS["host_s"]] / whole, parts[GPU_PARTS["launch_gaps_s"]] / whole
+    title = "What the GPU waited for"
+    finding = f"In {place(profile)} it waited {host:.1%} of the time for the host, and {gaps:.1%} between launches."
+    plots = (_plot("The GPU, over the round", splits, share=True),)
+    return Figure("profiles-gpu", title, finding, plots, _table(title, splits, "a gap below 0.1 ms is one launch"))
 
 
 def _plot(title: str, splits: Sequence[Split], *, share: bool) -> Plot:
@@ -148,19 +159,6 @@ def _requests_finding(requests: Sequence[Split], engine: Sequence[Split]) -> str
     return sentence
 
 
-def _gpu_finding(families: Sequence[Split], gpu: Sequence[Split]) -> str:
-    profile, parts = families[0]
-    largest = max(parts, key=lambda family: parts[family])
-    share = parts[largest] / (sum(parts.values()) or 1.0)
-    sentence = f"In {place(profile)} {share:.0%} of what the GPU did is {largest}."
-    if gpu:
-        parts = gpu[0][1]
-        whole = sum(parts.values()) or 1.0
-        host, gaps = parts[GPU_PARTS["host_s"]] / whole, parts[GPU_PARTS["launch_gaps_s"]] / whole
-        sentence += f" It waited {host:.0%} of the time for the host, and {gaps:.0%} between launches."
-    return sentence
-
-
 def _table(caption: str, splits: Sequence[Split], what: str) -> Table:
     columns = (Column("Rerun", numeric=False), Column("Part", numeric=False), Column("Time", "ms"), Column("Share"))
     rows = [
@@ -168,7 +166,7 @@ def _table(caption: str, splits: Sequence[Split], what: str) -> Table:
         for profile, parts in splits
         for words, each in parts.items()
     ]
-    return Table(f"{caption} ({what[0].lower()}{what[1:]})", columns, tuple(rows))
+    return Table(f"{caption} ({what})", columns, tuple(rows))
 
 
 def _share(seconds: float, whole: float) -> Text:
