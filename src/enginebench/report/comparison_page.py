@@ -19,7 +19,7 @@ from enginebench.report.forest import forest_section
 from enginebench.report.overlays import load_section, overlay_section
 from enginebench.report.page import render
 from enginebench.report.pairs import pairs_section
-from enginebench.report.same_or_not import same_section
+from enginebench.report.same_or_not import same_section, same_table
 from enginebench.report.sections import gather
 from enginebench.report.summary import date
 from enginebench.report.trend_figures import Line, trend_section
@@ -64,6 +64,7 @@ class ComparisonPage:
     notes: tuple[str, ...]
     cards: tuple[GateCard, ...]
     before: tuple[Section, ...]
+    same: Table
     changes: Changes
     after: tuple[Section, ...]
     environments: tuple[Table, ...]
@@ -116,6 +117,7 @@ def comparison_page(subject: Subject) -> ComparisonPage:
         notes=(*troubles, *more, *_notes(subject)),
         cards=tuple(_card(each, subject) for each in comparison.gated),
         before=before,
+        same=same_table(subject),
         changes=changes_of(subject),
         after=after,
         environments=environments(subject),

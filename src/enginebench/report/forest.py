@@ -21,8 +21,8 @@ PLURALS: dict[Outcome, str] = {
 }
 LEAD = (
     "Each mark is the change of the new build against the old one, each bar its interval. Right is worse, whether the "
-    "number should be low or high; equal distances are equal factors. Inside the shade, or the grey bar of its "
-    "row, a change is too small to count."
+    "number should be low or high. Equal distances are equal factors: half the tokens/s is worse by 100%, as is twice "
+    "the latency. Inside the shade, or the grey bar of its row, a change is too small to count."
 )
 
 

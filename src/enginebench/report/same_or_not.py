@@ -36,16 +36,27 @@ class Condition:
 
 
 def same_section(subject: Subject) -> Section:
-    """What is the same and what differs, the worst first."""
+    """What differs, the worst first, with both values."""
+    answered = _answered(subject)
+    rows = tuple(_row(*pair) for pair in answered if pair[0] != SAME)
+    tables = (Table("What differs", COLUMNS, rows),) if rows else ()
+    cells = tuple(each.sentence for each in subject.comparison.problems if each.what == "cell")
+    return Section("same", "Same or not?", _lead([answer for answer, _ in answered]), tables=tables, notes=cells)
+
+
+def same_table(subject: Subject) -> Table:
+    """What is the same."""
+    rows = tuple(_row(*pair) for pair in _answered(subject) if pair[0] == SAME)
+    return Table("What is the same", COLUMNS, rows)
+
+
+def _answered(subject: Subject) -> list[tuple[str, Condition]]:
     problems = subject.comparison.problems
     allowed: dict[str, bool] = {}
     for each in problems:
         allowed[each.what] = allowed.get(each.what, True) and each.allowed
-    conditions = list(_conditions(*subject.runs, problems))
-    answered = sorted(((each.answer(allowed), each) for each in conditions), key=lambda pair: _RANK.index(pair[0]))
-    table = Table("What is the same and what differs", COLUMNS, tuple(_row(*pair) for pair in answered))
-    cells = tuple(each.sentence for each in problems if each.what == "cell")
-    return Section("same", "Same or not?", _lead([answer for answer, _ in answered]), tables=(table,), notes=cells)
+    answered = [(each.answer(allowed), each) for each in _conditions(*subject.runs, problems)]
+    return sorted(answered, key=lambda pair: _RANK.index(pair[0]))
 
 
 def _row(answer: str, condition: Condition) -> tuple[Text, ...]:
