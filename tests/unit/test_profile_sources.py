@@ -4,6 +4,7 @@ import gzip
 import json
 import subprocess
 import sys
+import time
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -211,3 +212,19 @@ def test_shares_of_requests_and_of_the_engine() -> None:
     assert (engine["prefill_s"], engine["decode_s"], engine["idle_s"]) == pytest.approx((0.06, 0.04, 0.1))
     assert engine_shares(record, Iterations.of({})) is None
     assert request_shares(round_of(Row(chunks=[]), streaming=False), {}) is None
+
+
+def test_a_running_process_is_sampled_from_outside(tmp_path: Path) -> None:
+    program = "def busy():\n    while True: pass\nprint(1, flush=True)\nbusy()"
+    kept: dict[str, Any] = {"files": [], "notes": [], "functions": []}
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pyspy.record([("model 'x'", process.pid)], tmp_path, kept):
+            time.sleep(1.0)
+        process.kill()
+    if kept["notes"]:  # where the system forbids it, that is what is said
+        assert "SYS_PTRACE" in kept["notes"][0]
+        return
+    assert kept["files"] == [f"python-model--x-{process.pid}.speedscope.json"]
+    assert kept["functions"][0]["function"] == "busy"
