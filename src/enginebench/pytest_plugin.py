@@ -119,14 +119,14 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
     from enginebench.builds.tokenizer import open_tokenizer
+    from enginebench.profile.rerun import check_request
     from enginebench.run.builds import build_from_option
     from enginebench.run.clients import read_shards
     from enginebench.run.direct import read_settings
     from enginebench.run.managed import check_own_server
     from enginebench.run.plan import make_plan
 
-    if config.option.profile:
-        _check_profiles(config.option.profile, cells)
+    check_request(config.option.profile, [cell.id for cell in cells])
     paths = [cell.path for cell in cells]
     assert bench.selection is not None
     if config.option.rounds is not None and config.option.rounds < 1:
@@ -142,12 +142,6 @@ def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
     )
     bench.warnings = check_own_server(plan, bench.attached, paths)
     return plan
-
-
-def _check_profiles(kinds: Sequence[str], cells: Sequence[Cell]) -> None:
-    from enginebench.profile.rerun import check_request
-
-    check_request(kinds, [cell.id for cell in cells])
 
 
 def _attached(option: Any, paths: Sequence[str]) -> "Attached":
