@@ -197,7 +197,7 @@ def _choice(records: Sequence[RoundRecord], cell_id: str) -> list[tuple[Flags, F
     return list(zip(np.split(slow, ends), np.split(sample, ends), strict=True))
 
 
-def _row(  # noqa: PLR0917
+def _row(
     record: RoundRecord,
     row: int,
     slow: bool,
