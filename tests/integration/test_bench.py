@@ -192,6 +192,10 @@ def test_memory_is_there_for_engine_and_server(smoke: Smoke) -> None:
         role = "engine" if session["path"] == "direct" else "server"
         assert session["memory"]["host"][role]["peak"] > 2**20
         assert session["memory"]["gpu"] is None or session["memory"]["gpu"]["peak"] > 0
+    pools = {session["path"]: session["kv_pool"] for session in run.data["sessions"]}
+    assert len({pool["tokens"] for pool in pools.values()}) == 1  # the same engine, by its facts and by its metrics
+    assert pools["direct"]["source"] == "the runtime"
+    assert all("kv_cache_block_metrics" in pools[path]["source"] for path in PATHS[1:])
     for cell in run.cells.values():
         assert cell["memory"]["host_peak_bytes"]["engine" if cell["path"] == "direct" else "server"] > 2**20
 

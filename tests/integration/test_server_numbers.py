@@ -107,6 +107,21 @@ def counted(kept: dict[str, Any]) -> dict[str, tuple[int, int | None]]:
     return {each["what"]: (each["client"], each["server"]) for each in kept["counted"]}
 
 
+def kv_tokens(most: Callable[[int], int] | None) -> int | None:
+    """Of a server whose pages show so many blocks of 64 tokens; None: it has no such family."""
+    kinds = {} if most is None else {"max": "{active}", "tokens_per": "64"}
+    lines = [f'nv_trt_llm_kv_cache_block_metrics{{{{kv_cache_block_type="{k}"}}}} {v}\n' for k, v in kinds.items()]
+    script = Counting(page="".join(lines), active=most or (lambda _: 0))
+    with ScriptedServer(script) as server:
+        return watch(server).kv_tokens()
+
+
+def test_the_kv_pool_is_what_the_blocks_hold_once_they_are_shown() -> None:
+    assert kv_tokens(lambda page: 0 if page < 3 else 6239) == 6239 * 64
+    assert kv_tokens(lambda _: 0) is None
+    assert kv_tokens(None) is None
+
+
 def test_equal_counts_are_no_finding() -> None:
     kept = numbers_of(Counting(requests=100, tokens=1000), 2, 10)
     assert counted(kept) == {"requests": (2, 2), "output tokens": (10, 10)}

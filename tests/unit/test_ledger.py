@@ -61,6 +61,15 @@ def test_settings_and_files_stand_in_and_say_so() -> None:
     assert by_name(shapes_own)["other processes"].bytes is None
 
 
+def test_the_blocks_of_a_server_are_the_pool_where_the_runtime_tells_none() -> None:
+    found = kv_pool(BUILD, {}, {}, served_tokens=6239 * 64)
+    assert (found.bytes, found.tokens) == (6239 * 64 * 28_672, 6239 * 64)
+    assert found.source.startswith("nv_trt_llm_kv_cache_block_metrics")
+    assert kv_pool(BUILD, TOLD, {}, served_tokens=1).source == "the runtime"
+    shapeless = kv_pool(replace(BUILD, kv_bytes_per_token=None), {}, {}, served_tokens=640)
+    assert (shapeless.bytes, shapeless.tokens, shapeless.source) == (None, 640, "nobody tells: in what is left over")
+
+
 def test_a_pool_that_takes_what_is_free_hides_the_build() -> None:
     found = ledger({}, kv_cache_fraction=0.9)
     assert by_name(found)["KV pool"].bytes is None
@@ -111,5 +120,16 @@ def test_host_memory_by_role_and_its_slope() -> None:
         ("server processes, after loading", 5), ("server processes, at most", 9)
     ]  # fmt: skip
     stamps = [second * 10**9 for second in range(20)]
-    assert slope_bytes_per_s(stamps, [1000 + 7 * second for second in range(20)]) == pytest.approx(7)
-    assert slope_bytes_per_s(stamps[:5], [1, 2, 3, 4, 5]) is None
+    whole = [(stamps[0], stamps[-1])]
+    assert slope_bytes_per_s(stamps, [1000 + 7 * second for second in range(20)], whole) == pytest.approx(7)
+    assert slope_bytes_per_s(stamps[:5], [1, 2, 3, 4, 5], whole) is None
+
+
+def test_loading_and_what_lies_between_cells_is_no_growth() -> None:
+    stamps = [second * 10**9 for second in range(30)]
+    loading, first, between = [second * 500 for second in range(6)], [3000 + second for second in range(9)], [9000] * 5
+    used = [*loading, *first, *between, *(9000 + second for second in range(10))]
+    cells = [(stamps[6], stamps[14]), (stamps[20], stamps[29])]
+    assert slope_bytes_per_s(stamps, used, cells) == pytest.approx(1)
+    assert slope_bytes_per_s(stamps, used, cells[:1]) is None
+    assert slope_bytes_per_s(stamps, used, []) is None

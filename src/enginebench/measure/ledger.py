@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from enginebench.builds.model import Build
+from enginebench.server.metrics_page import KV_BLOCKS
 
 LEAK_BYTES = 64 * 2**20
 """More than this after unloading is called a leak: contexts come and go in allocations of some MiB."""
@@ -66,9 +67,12 @@ class Ledger:
         }
 
 
-def kv_pool(build: Build, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> KvPool:
-    """The pool as the runtime tells, else as it was set.
+def kv_pool(
+    build: Build, facts: Mapping[str, Any], settings: Mapping[str, Any], served_tokens: int | None = None
+) -> KvPool:
+    """The pool as the runtime tells, else as a server's metrics do, else as it was set.
 
+    ``served_tokens``: what the KV blocks of a server hold, by its metrics; None where they do not say.
     ``facts``: a session's, of which ``kv_pool_bytes`` and ``kv_pool_tokens`` count. ``settings``: the options that the
     engine was opened with, of which ``kv_cache_tokens`` and ``kv_cache_fraction`` count.
     """
@@ -76,7 +80,10 @@ def kv_pool(build: Build, facts: Mapping[str, Any], settings: Mapping[str, Any])
     told, tokens = facts.get("kv_pool_bytes"), facts.get("kv_pool_tokens")
     if told is not None:
         return KvPool(int(told), tokens, "the runtime", share)
-    tokens = tokens or settings.get("kv_cache_tokens")
+    if served_tokens and build.kv_bytes_per_token:
+        source = f"{KV_BLOCKS} (blocks x tokens a block) x bytes a token of the build"
+        return KvPool(served_tokens * build.kv_bytes_per_token, served_tokens, source, share)
+    tokens = tokens or served_tokens or settings.get("kv_cache_tokens")
     if tokens and build.kv_bytes_per_token:
         return KvPool(tokens * build.kv_bytes_per_token, tokens, "tokens that were set x bytes a token", share)
     why = f"a share of {share:g} of what is free after loading" if share else "nobody tells"
@@ -125,12 +132,25 @@ def host_entries(host: Mapping[str, Mapping[str, int | None]]) -> list[Entry]:
     ]
 
 
-def slope_bytes_per_s(stamps_ns: Sequence[int], used_bytes: Sequence[int]) -> float | None:
-    """Growth of memory by least squares; None over less than ten seconds, of which nothing can be said."""
-    if len(stamps_ns) < 2 or stamps_ns[-1] - stamps_ns[0] < MIN_SLOPE_S * 1e9:
-        return None
-    seconds = (np.asarray(stamps_ns, dtype=np.float64) - stamps_ns[0]) / 1e9
-    return float(np.polyfit(seconds, np.asarray(used_bytes, dtype=np.float64), 1)[0])
+def slope_bytes_per_s(
+    stamps_ns: Sequence[int], used_bytes: Sequence[int], spans_ns: Sequence[tuple[int, int]]
+) -> float | None:
+    """Growth of memory within ``spans_ns`` by least squares, one slope for all, whatever happens between them.
+
+    None when they hold less than ten seconds together, of which nothing can be said.
+    """
+    stamps, used = np.asarray(stamps_ns, dtype=np.int64), np.asarray(used_bytes, dtype=np.float64)
+    length_s = above = below = 0.0
+    for start_ns, end_ns in spans_ns:
+        within = (stamps >= start_ns) & (stamps <= end_ns)
+        if within.sum() < 2:
+            continue
+        seconds = (stamps[within] - start_ns) / 1e9
+        length_s += float(seconds[-1] - seconds[0])
+        seconds -= seconds.mean()
+        above += float(seconds @ (used[within] - used[within].mean()))
+        below += float(seconds @ seconds)
+    return above / below if length_s >= MIN_SLOPE_S and below else None
 
 
 def _weights(build: Build, facts: Mapping[str, Any]) -> Entry:

@@ -116,4 +116,7 @@ def _notes(sessions: Sequence[Json]) -> Iterator[str]:
             a_minute = abs(slope or 0) * 60
             if slope is not None and a_minute >= MIB:
                 way = "falls" if slope < 0 else "grows"
-                yield f"Host memory of {role} processes ({session['path']}) {way} by {a_minute / MIB:.1f} MiB a minute."
+                yield (
+                    f"Host memory of {role} processes ({session['path']}) {way} by {a_minute / MIB:.1f} MiB a minute "
+                    "while rounds are measured."
+                )

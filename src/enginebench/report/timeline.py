@@ -26,8 +26,8 @@ Part: TypeAlias = tuple[str, float | None]  # what, and seconds; None: not known
 LEAD = (
     f"The {SLOWEST} slowest requests and a seeded sample of {SAMPLED} others of each path, in the order of release. "
     "Zero is the moment at which the load wanted a request to leave. The first part is the client's own delay, the "
-    "next lasts until the first token, the last until the last token. Where the engine tells when it took a request up, "
-    "its queue and the prefill are apart. A stall is a gap between arrivals of more than five medians."
+    "next lasts until the first token, the last until the last token. Where the engine tells when it took a request "
+    "up, its queue and the prefill are apart. A stall is a gap between arrivals of more than five medians."
 )
 
 

@@ -84,6 +84,7 @@ class GpuWatch:
         self._attached = attached or Attached()
         self._edges: list[tuple[str, Edge | None]] = []
         self._kept: dict[str, list[CellGpu]] = {}
+        self._spans_ns: list[tuple[int, int]] = []  # from the first measured round of a cell to its last, in a block
         self.before: GpuState | None = None  # who computed before the engine at hand was loaded
         self.pool = KvPool(None, None, "nobody tells")  # of the engine at hand
 
@@ -104,6 +105,7 @@ class GpuWatch:
         """
         edges, self._edges = self._pairs(), []
         measured = [record for record in records if not record.warmup]
+        self._spans_ns += [(measured[0].started_ns, measured[-1].ended_ns)] if measured else []
         cards = self.cards(cell.path)
         foreign = self._foreign(measured) if cards else frozenset()
         edges += [RoundEdges(None, None)] * (len(measured) - len(edges))
@@ -145,19 +147,33 @@ class GpuWatch:
             (*unseen_findings(rounds), *_queueing(concurrency)),
         )
 
-    def loaded(self, phases: MemoryPhases, facts: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-        """An engine was loaded, or is reached on another path; ``settings``: what it was opened with, where known."""
-        self.before, self.pool = phases.before, kv_pool(self._build, facts, settings)
+    def loaded(
+        self,
+        phases: MemoryPhases,
+        facts: Mapping[str, Any],
+        settings: Mapping[str, Any],
+        served_tokens: int | None = None,
+    ) -> None:
+        """An engine was loaded, or is reached on another path; ``settings``: what it was opened with, where known.
+
+        ``served_tokens``: what its KV pool holds, by the metrics of its server.
+        """
+        self.before, self.pool = phases.before, kv_pool(self._build, facts, settings, served_tokens)
 
     def session(self, entry: Mapping[str, Any], phases: MemoryPhases, pool: KvPool) -> dict[str, Any]:
         """What a session of run.json, ``entry`` so far, says of memory: ``memory`` by phase, and the ledger."""
         memory, cards = phases.as_json(), self.cards(entry["path"])
         seen = memory["gpu"] if cards and phases.loaded else None
         found = gpu_ledger(self._build, seen, pool, entry["facts"], _bytes_of_others(phases.before))
-        slopes = {role: _slope(phases, role) for role in memory["host"]}
+        slopes = {role: self._slope(phases, role) for role in memory["host"]}
         entries = (*found.entries, *host_entries(memory["host"]))
         gpus = {"gpus": [dict(card) for card in cards]} if cards else {}
         return {"memory": memory, **gpus, **replace(found, entries=entries, host_slope_bytes_per_s=slopes).as_json()}
+
+    def _slope(self, phases: MemoryPhases, role: str) -> float | None:
+        """Within cells' measured rounds: loading and warming up take memory, and are no growth."""
+        points = [(each.stamp_ns, each.host[role]) for each in phases.samples if role in each.host]
+        return slope_bytes_per_s([stamp for stamp, _ in points], [used for _, used in points], self._spans_ns)
 
     def _pairs(self) -> list[RoundEdges]:
         """The edges of each round that has both."""
@@ -257,11 +273,6 @@ def _queueing(known: Mapping[str, Any]) -> list[str]:
     if computed and computed > most:
         return [f"{computed} requests were computed at once, though {holds}: its KV pool must be another."]
     return [f"{flying} requests were in flight, and {holds}: the others waited."] if flying > most else []
-
-
-def _slope(phases: MemoryPhases, role: str) -> float | None:
-    points = [(each.stamp_ns, each.host[role]) for each in phases.samples if role in each.host]
-    return slope_bytes_per_s([stamp for stamp, _ in points], [used for _, used in points])
 
 
 def computed_at_once(record: RoundRecord) -> int:

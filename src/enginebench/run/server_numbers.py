@@ -59,6 +59,17 @@ class ServerWatch:
         except ServerError:
             return []
 
+    def kv_tokens(self) -> int | None:
+        """What the engine's KV pool holds, by its metrics; None where they do not say, also not in a moment."""
+        deadline_s = time.monotonic() + SETTLE_S  # gauges are zero until the engine's first iterations are summed up
+        while blocks := page.values(self.page(), page.KV_BLOCKS, "kv_cache_block_type"):
+            if tokens := round(blocks.get("max", 0.0) * blocks.get("tokens_per", 0.0)):
+                return tokens
+            if time.monotonic() > deadline_s:
+                break
+            time.sleep(LOOK_S)
+        return None
+
     def stop(self) -> None:
         """Read no page any more; what was read stays."""
         if self.sampler is not None:

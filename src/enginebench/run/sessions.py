@@ -100,7 +100,9 @@ class Sessions:
         entry |= self.watched.facts() if self.watched else {}
         if path != "direct" and self._served is not None and (filled := self._served.as_json()):
             entry["repository"] = filled
-        self._gpu.loaded(self._phases, self._worker.facts, self._options if path == "direct" else {})
+        served_tokens = self.watched.watch.kv_tokens() if self.watched else None
+        settings = self._options if path == "direct" else {}
+        self._gpu.loaded(self._phases, self._worker.facts, settings, served_tokens)
         self._entries.append((entry, self._phases, self._gpu.pool))
         return self._worker
 
