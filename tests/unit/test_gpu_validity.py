@@ -90,7 +90,12 @@ def test_shares_and_gaps_over_all_rounds() -> None:
 def test_the_worse_of_client_and_machine_counts_and_reasons_are_said_once() -> None:
     client = {"level": "uncalibrated", "reasons": ["a"], "client_error": None}
     assert with_machine(client, "valid", []) == client
-    assert with_machine(client, "degraded", ["b", "a"]) == {**client, "level": "degraded", "reasons": ["a", "b"]}
+    assert with_machine(client, "degraded", ["b", "a"]) == {
+        **client,
+        "level": "degraded",
+        "reasons": ["a", "b"],
+        "levels": {"client": "uncalibrated", "machine": "degraded"},
+    }
 
 
 class Gpus:

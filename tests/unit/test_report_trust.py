@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from enginebench.measure.validity import with_machine
 from enginebench.report import trust
 from enginebench.report.model import page_of
 from tests.support.sample_run import full_run
@@ -41,6 +42,25 @@ def test_caveats_say_the_worst_first_and_count_what_is_unknown() -> None:
     assert degraded.startswith("DEGRADED")
     assert error == "Client error, against known truth: at most 50.0% of any median; 1 cell uncalibrated."
     assert list(trust.caveats([{}])) == ["Client error: uncalibrated."]
+
+
+def test_whose_doubt_it_is_is_said() -> None:
+    capped = {"validity": with_machine(judged("valid")["validity"], "degraded", ["power cap"])}
+    both = {"validity": with_machine(judged("degraded", 0.03, "late")["validity"], "degraded", ["power cap"])}
+    worse = {"validity": with_machine(judged("degraded", 0.03, "late")["validity"], "invalid", ["XID 79"])}
+    assert trust.error_words(capped) == "0.4% DEGRADED (machine)"
+    assert trust.error_words(both) == "3.0% DEGRADED"
+    invalid, client, machine, _ = trust.caveats([capped, both, worse])
+    assert invalid == "INVALID: the machine or its server was not fit to measure 1 cell; see the findings."
+    assert client.startswith("DEGRADED: the client is close to what is to be told apart in 1 cell;")
+    assert machine == "DEGRADED: the machine or its server was not at its best in 2 cells; see the findings."
+
+
+def test_what_is_found_later_does_not_become_the_clients() -> None:
+    once = with_machine(judged("valid")["validity"], "degraded", ["power cap"])
+    twice = with_machine(once, "invalid", ["counts differ"])
+    assert twice["levels"] == {"client": "valid", "machine": "invalid"}
+    assert twice["reasons"] == ["power cap", "counts differ"]
 
 
 def test_the_page_shows_error_level_and_reason() -> None:

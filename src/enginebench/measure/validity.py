@@ -105,9 +105,16 @@ def validity(
 
 
 def with_machine(judged: Mapping[str, Any], level: Level, reasons: Sequence[str]) -> dict[str, Any]:
-    """What stands in run.json for the client alone (``judged``), joined with what was found of the machine."""
+    """What stands in run.json for the client alone (``judged``), joined with what was found of machine or server.
+
+    ``levels`` keeps apart whose doubt it is; may be called again for what is found later.
+    """
+    if level == "valid" and not reasons:
+        return dict(judged)
     joined = list(dict.fromkeys([*judged["reasons"], *reasons]))
-    return {**judged, "level": worst((judged["level"], level)), "reasons": joined}
+    known = judged.get("levels") or {"client": judged["level"], "machine": "valid"}
+    levels = {**known, "machine": worst((known["machine"], level))}
+    return {**judged, "level": worst((judged["level"], level)), "reasons": joined, "levels": levels}
 
 
 def worst(levels: Iterable[Level]) -> Level:

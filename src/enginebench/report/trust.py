@@ -1,4 +1,4 @@
-"""How far the client itself can be trusted, cell by cell: what its calibration found, in a few words.
+"""How far a cell can be trusted: what the client's calibration found, and what the machine did, in a few words.
 
 Reads what ``measure.validity`` judged; judges nothing.
 """
@@ -14,6 +14,13 @@ UNCALIBRATED = "uncalibrated"
 DOUBTFUL = ("invalid", "degraded")
 COLUMN = "Client error"
 
+_WORDS = {
+    ("invalid", "client"): "the client could not resolve {}",
+    ("invalid", "machine"): "the machine or its server was not fit to measure {}",
+    ("degraded", "client"): "the client is close to what is to be told apart in {}",
+    ("degraded", "machine"): "the machine or its server was not at its best in {}",
+}
+
 
 def level_of(record: Mapping[str, Any]) -> str:
     """``valid``, ``uncalibrated``, ``degraded`` or ``invalid``, for the record of a measured cell."""
@@ -25,6 +32,12 @@ def reasons_of(record: Mapping[str, Any]) -> Sequence[str]:
     return tuple(record["validity"]["reasons"]) if level_of(record) in DOUBTFUL else ()
 
 
+def doubts_of(record: Mapping[str, Any]) -> Mapping[str, str]:
+    """The level by whose doubt it is: the ``client``'s, or that of the ``machine`` and its server."""
+    told = (record.get("validity") or {}).get("levels")  # older runs lack it: they judged the client alone
+    return told or {"client": level_of(record), "machine": "valid"}
+
+
 def error_of(record: Mapping[str, Any]) -> float | None:
     """The greatest error of any of the cell's medians, a fraction of it; None: uncalibrated."""
     error = (record.get("validity") or {}).get("client_error")
@@ -32,10 +45,14 @@ def error_of(record: Mapping[str, Any]) -> float | None:
 
 
 def error_words(record: Mapping[str, Any]) -> str:
-    """The error in percent, and the level where it is not valid."""
+    """The client's error in percent, and the level where it is not valid, with whose it is when not the client's."""
     error, level = error_of(record), level_of(record)
     parts = [] if error is None else [_percent(error)]
-    return " ".join([*parts, *([level.upper() if level in DOUBTFUL else level] if level != "valid" else [])])
+    if level in DOUBTFUL:
+        parts.append(f"{level.upper()}{'' if doubts_of(record)['client'] == level else ' (machine)'}")
+    elif level != "valid":
+        parts.append(level)
+    return " ".join(parts)
 
 
 def error_text(record: Mapping[str, Any]) -> Text:
@@ -64,11 +81,16 @@ def status_words(record: Mapping[str, Any], words: str) -> str:
 
 
 def caveats(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """What to know of the client before any number; ``records``: of measured cells."""
-    found = Counter(level_of(record) for record in records)
-    for level, verb in (("invalid", "could not resolve"), ("degraded", "is close to what is to be told apart in")):
-        if found[level]:
-            yield f"{level.upper()}: the client {verb} {count(found[level], 'cell')}; see the findings."
+    """What to know of client and machine before any number; ``records``: of measured cells."""
+    found = Counter(
+        (level, who)
+        for record in records
+        for who, level in doubts_of(record).items()
+        if level == level_of(record)  # a lesser doubt of the other says nothing more
+    )
+    for (level, who), words in _WORDS.items():
+        if number := found[level, who]:
+            yield f"{level.upper()}: {words.format(count(number, 'cell'))}; see the findings."
     errors = [error for record in records if (error := error_of(record)) is not None]
     if not errors:
         yield "Client error: uncalibrated."
