@@ -102,14 +102,6 @@ def test_every_mark_is_drawn(visit: Open, name: str) -> None:
         assert chart.locator(".errorbar path.xerror").count() == sum(len(trace["x"]) for trace in intervals)
 
 
-def test_rows_of_the_forest_stand_beside_their_names(visit: Open) -> None:
-    page = _draw(visit("turns"))
-    middles = "all => all.map(one => { const box = one.getBoundingClientRect(); return box.y + box.height / 2; })"
-    names = page.locator("#forest-watched .yaxislayer-above text").evaluate_all(middles)
-    marks = page.locator("#forest-watched .scatterlayer path.point").evaluate_all(middles)
-    assert marks == pytest.approx(names, abs=3)
-
-
 def test_axe_finds_nothing_in_light_and_dark(visit: Open) -> None:
     page = _draw(visit("turns"))
     words = {"exclude": [[".chart"]]}  # whose colours are those of the page of a run

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from enginebench.cli import main
 from enginebench.decide.model import Endpoint
+from enginebench.report.charts import chart_json
 from enginebench.report.comparison_page import comparison_page, write_comparison
 from enginebench.report.comparison_subject import Subject, harm, harm_ticks
 from enginebench.report.figures import Figure
@@ -85,6 +87,19 @@ def test_the_forest_has_the_worst_on_top_and_right_of_the_margin(turns: Subject)
     middles = [value for marks in outcomes for value in marks.x if isinstance(value, float)]
     assert middles == sorted(middles, reverse=True)
     assert (plot.rules[1].at, plot.rules[1].to) == pytest.approx((-math.log1p(0.05), math.log1p(0.05)))
+
+
+def test_marks_of_several_outcomes_stand_in_the_middle_of_their_rows(turns: Subject) -> None:
+    kinds = dict(zip(("ttft_p50", "e2e_latency_p50"), ("improvement", "inconclusive"), strict=True))
+    verdicts = [
+        replace(each, outcome=kinds.get(each.endpoint.name, each.outcome))  # type: ignore[arg-type]
+        for each in turns.comparison.verdicts
+    ]
+    mixed = replace(turns, comparison=replace(turns.comparison, verdicts=tuple(verdicts)))
+    spec = json.loads(chart_json(figures_of(mixed)["forest-watched"]))
+    marked = [trace for trace in spec["data"] if trace["mode"] == "markers"]
+    assert len(marked) == 3
+    assert sorted(place for trace in marked for place in trace["y"]) == [0, 1, 2]
 
 
 def test_margins_that_differ_are_drawn_row_by_row(apart: Subject) -> None:

@@ -22,7 +22,7 @@ COLUMNS = (
     Column("Margin", "%"),
     Column("q"),
 )
-MOST_ROWS = 1100
+MOST_ROWS = 700
 """More rows than this make the page slow."""
 _NO_CHANGE = "no block gave a ratio of the two"
 
