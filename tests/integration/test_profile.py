@@ -15,6 +15,7 @@ from enginebench.report.profiles import profiles_section
 from enginebench.run.plan import Plan
 from enginebench.store_profiles import Profile, read_profiles
 from tests.support.bench_project import BenchProject
+from tests.support.embedded import needs_triton
 from tests.support.profiled_run import nsys_on_path, profile, small_plan
 
 
@@ -108,6 +109,23 @@ def test_a_report_that_cannot_be_made_is_said(plan: Plan, tmp_path: Path, monkey
     assert not found.taken
     assert "left no report" in found.data["reason"]
     assert found.data["reason"] in told[0]
+
+
+@needs_triton
+def test_a_server_of_ours_is_captured_by_nsys_and_traced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", nsys_on_path(tmp_path / "bin"))
+    served = small_plan(tmp_path, "core")
+    profile(tmp_path, served, ("iterations", "nsys"))
+    traced, captured = read_profiles(tmp_path)
+    (record,) = traced.rounds()
+    spans = traced.spans()
+    assert len(spans) == len(record.requests)
+    starts = sorted(span["stamps_ns"]["REQUEST_START"][0] for span in spans)
+    assert all(sent < start for sent, start in zip(sorted(record.requests.sent_ns.tolist()), starts, strict=True))
+    assert traced.data["source"].startswith("gauges of the server")
+    assert json.loads((captured.directory / "report.nsys-rep").read_text())["ran"] == ["stopped"]
+    assert captured.data["command"][1] == "launch"
+    assert captured.taken
 
 
 def test_few_cells_at_once(plan: Plan) -> None:

@@ -20,7 +20,7 @@ prompts: [你是谁？, {synthetic: {input_tokens: 480, count: 1}}]
 output_tokens: [30]
 load: [{kind: concurrency, levels: [2], requests: 6}]
 streaming: true
-paths: [direct]
+paths: [{path}]
 rounds: 1
 warmup_rounds: 0
 """
@@ -35,9 +35,9 @@ def small_build(root: Path) -> Build:
     return read_build("small", root / "build")
 
 
-def small_plan(root: Path) -> Plan:
+def small_plan(root: Path, path: str = "direct") -> Plan:
     (root / "scenarios").mkdir(exist_ok=True)
-    (root / "scenarios" / "mixed.yaml").write_text(SCENARIO, encoding="utf-8")
+    (root / "scenarios" / "mixed.yaml").write_text(SCENARIO.replace("{path}", path), encoding="utf-8")
     selection = load_selection(["mixed"], root / "scenarios")
     build, expansion = small_build(root), expand(selection, [])
     return make_plan(build, open_tokenizer(build), selection, expansion.cells, expansion.left_out)
