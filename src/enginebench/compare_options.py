@@ -26,6 +26,10 @@ def add_choices(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="measured rounds a block, in place of the scenario's")
     parser.add_argument("--engine", action="append", default=[], metavar="KEY=VALUE", help="as for pytest bench/")
+    parser.add_argument("--templates", type=Path, metavar="DIR", help="as for pytest bench/")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="MODEL.VARIABLE=VALUE", help="as for pytest bench/"
+    )
     parser.add_argument("--tokenizer", type=Path, metavar="DIR", help="of builds that hold none")
     parser.add_argument("--trust-remote-code", action="store_true", help="let the tokenizer run its own Python")
 

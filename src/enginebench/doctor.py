@@ -23,10 +23,14 @@ from enginebench.measure.nvml import NvmlReader
 from enginebench.measure.worker_process import PACKAGE_BOOTSTRAP, Worker
 from enginebench.plan.load import Batch
 from enginebench.plan.requests import Request, Sampling
+from enginebench.run.attached import OwnServer
 from enginebench.run.direct import check_gpus, runtime_of, visible_gpus, world_of
+from enginebench.run.managed import prepare
+from enginebench.server.embedded import find_embedded
 
 INSPECT_TIMEOUT_S = 300.0  # tensorrt_llm takes its time to import
 CANARY_STALL_S = 120.0
+OWN_SERVER = OwnServer()
 CANARY = Request(0, "", (1, 2, 3), 2, True, Sampling())
 
 _INSPECT = f"{PACKAGE_BOOTSTRAP}from enginebench.runtimes.tensorrt_llm.inspection import main\nmain()\n"
@@ -67,8 +71,11 @@ class Report:
         return "\n".join(lines) + "\n"
 
 
-def examine(build: Build | None, scratch: Path) -> Report:
-    """Look at the machine, and at ``build`` if there is one; logs of what is started land in ``scratch``."""
+def examine(build: Build | None, scratch: Path, own: OwnServer = OWN_SERVER) -> Report:
+    """Look at the machine, and at ``build`` if there is one; logs of what is started land in ``scratch``.
+
+    ``own``: what a server that would be started for the build is to be like.
+    """
     found = environment()
     interpreter = build.launcher if build else (sys.executable,)
     options = runtime_of(build)[1] if build and build.kind != "reference" else None
@@ -79,11 +86,11 @@ def examine(build: Build | None, scratch: Path) -> Report:
         *_triton(),
         *_interpreter(inside, needed=options is not None),
     ]
-    data: dict[str, Any] = {"environment": found, "interpreter": inside, "build": None, "canary": None}
+    data: dict[str, Any] = {"environment": found, "interpreter": inside, "build": None, "canary": None, "server": None}
     if build:
-        canary = run_canary(build, scratch, found["gpus"])
-        findings += _build(build, inside, canary)
-        data |= {"build": build_facts(build), "canary": canary}
+        canary, server = run_canary(build, scratch, found["gpus"]), check_server(build, found["gpus"], own)
+        findings += [*_build(build, inside, canary), *_server(server, asked=own.templates is not None)]
+        data |= {"build": build_facts(build), "canary": canary, "server": server}
     return Report(findings, data)
 
 
@@ -123,6 +130,19 @@ def run_canary(build: Build, scratch: Path, gpus: Sequence[Any] | None = None) -
     return {"error": error_text, "facts": dict(facts), "token_ids": record.chunks.token_ids.tolist()}
 
 
+def check_server(build: Build, gpus: Sequence[Any] | None = None, own: OwnServer = OWN_SERVER) -> dict[str, Any]:
+    """Whether a Triton server for ``build`` could be filled and started; writes and starts nothing.
+
+    ``error``: why not, None when it could; ``repository``: what would be filled, of TensorRT-LLM builds.
+    """
+    try:
+        prepared = prepare(build, 1, own, gpus=visible_gpus(build, gpus))
+        program = prepared.program or find_embedded()
+    except EnginebenchError as error:
+        return {"error": str(error), "program": None, "repository": None}
+    return {"error": None, "program": str(program.binary), "repository": prepared.as_json()}
+
+
 def write_bundle(report: Report, scratch: Path, place: Path) -> None:
     """Write report, data and logs as a zip file. Raises WorkerError when it cannot be written."""
     try:
@@ -155,8 +175,6 @@ def _hazards(gpus: Gpus) -> list[Finding]:
 
 
 def _triton() -> list[Finding]:
-    from enginebench.server.embedded import find_embedded
-
     try:
         find_embedded()
     except ServerError as error:
@@ -191,3 +209,14 @@ def _build(build: Build, inside: dict[str, Any], canary: dict[str, Any]) -> list
     if canary["error"]:
         return [*findings, Finding(section, canary["error"], ok=False)]
     return [*findings, Finding(section, f"a canary of two tokens came back: {canary['token_ids']}", ok=True)]
+
+
+def _server(server: dict[str, Any], *, asked: bool) -> list[Finding]:
+    """``asked``: templates were named, so that a server is wanted; else the direct path may be all that is needed."""
+    section = "Server paths"
+    if server["error"]:
+        return [Finding(section, f"no server could be started: {server['error']}", ok=False if asked else None)]
+    repository = server["repository"]
+    of = f" with the templates in {repository['templates']}" if repository else ""
+    warnings = [Finding(section, warning) for warning in (repository or {}).get("warnings", ())]
+    return [Finding(section, f"{server['program']} could be started for it{of}", ok=True), *warnings]

@@ -12,6 +12,9 @@ def add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--build", metavar="NAME=DIR", help="hold its TensorRT-LLM to what is known, and run two tokens"
     )
     doctor.add_argument("--tokenizer", type=Path, metavar="DIR", help="its tokenizer, when the build holds none")
+    doctor.add_argument(
+        "--templates", type=Path, metavar="DIR", help="the all_models for its server (default: where images have them)"
+    )
     doctor.add_argument("--trust-remote-code", action="store_true", help="let tokenizer and checkpoint run code")
     doctor.add_argument(
         "--bundle", type=Path, metavar="FILE", help="where the zip for a bug report goes (default: reports/doctor.zip)"
@@ -21,13 +24,14 @@ def add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
 
 def _doctor(options: argparse.Namespace) -> int:
     from enginebench.doctor import examine, write_bundle
+    from enginebench.run.attached import OwnServer
     from enginebench.run.builds import build_from_option
 
     build = None
     if options.build:
         build = build_from_option(options.build, Path.cwd(), options.tokenizer, options.trust_remote_code)
     with tempfile.TemporaryDirectory(prefix="enginebench-doctor-") as scratch:
-        report = examine(build, Path(scratch))
+        report = examine(build, Path(scratch), OwnServer(options.templates))
         print(report.text(), end="")
         if build or options.bundle:
             place = options.bundle or Path("reports") / "doctor.zip"

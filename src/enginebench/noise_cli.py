@@ -64,16 +64,19 @@ def _refused(sentence: str) -> Exception:
 
 
 def _measure(options: argparse.Namespace, sessions: int) -> tuple[Path, bool]:
-    from enginebench.run.ab_plan import plan_one, wishes_of
+    from enginebench.run.ab_plan import attached_of, check_servers, plan_one, wishes_of
     from enginebench.run.builds import build_from_option
     from enginebench.run.noise_run import measure_sessions
 
     root = Path.cwd()
     build = build_from_option(options.build, root, options.tokenizer, options.trust_remote_code)
-    plan = plan_one(build, wishes_of(options), root)
+    wishes = wishes_of(options)
+    plan = plan_one(build, wishes, root)
+    attached = attached_of(wishes, plan)
+    print("".join(f"! {warning}\n" for warning in check_servers(plan, attached)), end="", flush=True)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-    return measure_sessions(plan, root, ["enginebench", *sys.argv[1:]], sessions)
+    return measure_sessions(plan, root, ["enginebench", *sys.argv[1:]], sessions, attached)
 
 
 def _show(run: "Mapping[str, Any]") -> None:

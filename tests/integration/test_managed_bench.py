@@ -21,6 +21,7 @@ from enginebench.errors import ServerError
 from enginebench.reference.build import write_build
 from enginebench.run.attached import Attached
 from enginebench.server.image import MPIRUN, SERVER
+from enginebench.store import load_run
 from tests.support import wheel_tritonserver
 from tests.support.bench_project import ROOT, BenchProject
 from tests.support.embedded import needs_triton
@@ -118,6 +119,55 @@ def test_what_cannot_work_is_said_before_anything_is_measured(box: Box) -> None:
     done = box.project.bench("--build", box.build, "--scenario", "tiny", "--path", "ensemble")
     assert done.returncode == 4
     assert "There are no templates of inflight_batcher_llm" in done.stderr
+
+
+def test_an_ab_measurement_fills_the_templates_for_both_builds(box: Box) -> None:
+    done = ab(box, "--templates", str(box.templates), "--set", "tensorrt_llm.enable_kv_cache_reuse=true")
+    assert done.returncode in {10, 11, 12}, done.stdout + done.stderr  # two pairs decide nothing
+    assert "! old: enable_kv_cache_reuse is on" in done.stdout
+    for directory in box.project.runs()[-2:]:
+        run = load_run(directory)
+        assert [session["path"] for session in run.data["sessions"]] == ["core", "core"]
+        for session in run.data["sessions"]:
+            filled = {(one["model"], one["variable"]): one["value"] for one in session["repository"]["filled"]}
+            assert filled["tensorrt_llm", "enable_kv_cache_reuse"] == "true"
+
+
+def test_an_ab_measurement_without_templates_is_refused_at_once(box: Box) -> None:
+    before = box.project.runs()
+    done = ab(box)
+    assert done.returncode == 1
+    assert "There are no templates of inflight_batcher_llm" in done.stderr
+    assert box.project.runs() == before
+
+
+def ab(box: Box, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    command = [sys.executable, "-m", "enginebench.cli", "ab", box.build, box.build, "--scenario", "tiny"]
+    return subprocess.run(
+        [*command, "--path", "core", "--pairs", "2", *arguments],
+        cwd=box.project.root,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("with_templates", [True, False])
+def test_the_doctor_says_whether_a_server_could_be_started(
+    box: Box, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, with_templates: bool
+) -> None:
+    monkeypatch.chdir(box.project.root)
+    before = {path.name for path in Path(box.project.root).iterdir()}
+    arguments = ["--templates", str(box.templates)] if with_templates else []
+    main(["doctor", "--build", box.build, *arguments])
+    said = capsys.readouterr().out
+    section = said.partition("Server paths")[2]
+    if with_templates:
+        assert f"could be started for it with the templates in {box.templates}" in " ".join(section.split())
+    else:
+        assert "no server could be started: There are no templates of inflight_batcher_llm" in section
+    assert {path.name for path in Path(box.project.root).iterdir()} - before <= {"reports"}
 
 
 def test_serve_shows_what_it_filled_and_leaves_nothing_on_ctrl_c(box: Box) -> None:

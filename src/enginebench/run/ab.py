@@ -16,7 +16,6 @@ from enginebench.errors import EnginebenchError
 from enginebench.report.comparison import Comparison, Turn
 from enginebench.run.ab_plan import AbPlan
 from enginebench.run.ab_schedule import SIDES, Side, pair_seed, turns
-from enginebench.run.attached import Attached
 from enginebench.run.block import Block
 from enginebench.run.campaign import Campaign
 from enginebench.run.comparison import Terms, compare
@@ -46,7 +45,7 @@ class Interleaving:
         cells = len(plan.cells) * 2 * plan.pairs
         progress = Progress(total_cells=cells, estimate_s=plan.pair_s * plan.pairs)
         self.campaigns: dict[Side, Campaign] = {
-            side: Campaign(plan.plans[side], root, command, Attached(), progress=progress) for side in SIDES
+            side: Campaign(plan.plans[side], root, command, plan.attached, progress=progress) for side in SIDES
         }
         self._turns: list[Turn] = []
         self._facts: dict[str, Any] = {

@@ -47,7 +47,7 @@ def introduction(plan: AbPlan, effects: Mapping[str, float]) -> list[str]:
     ]
     if plan.gated and not effects:
         lines.append("The smallest slowdown that this finds is not known: measure the noise with enginebench noise.")
-    return [*lines, *(f"! {problem.sentence}" for problem in plan.problems)]
+    return [*lines, *(f"! {problem.sentence}" for problem in plan.problems), *(f"! {each}" for each in plan.warnings)]
 
 
 def _finds(endpoint: Endpoint, effects: Mapping[str, float]) -> str:

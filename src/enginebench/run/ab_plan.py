@@ -3,8 +3,8 @@
 Starts no engine. What cannot be compared is refused here, before anything is measured.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -14,15 +14,17 @@ from enginebench.builds.tokenizer import Tokenizer, open_tokenizer
 from enginebench.decide.looks import LOOKS, looks_within
 from enginebench.decide.model import Endpoint, Problem
 from enginebench.errors import RunError, ScenarioError
-from enginebench.plan.cells import Cell
+from enginebench.plan.cells import PATHS, Cell
 from enginebench.plan.expand import Expansion, expand, requests_per_round
 from enginebench.plan.scenario import scenario_facts
 from enginebench.plan.selection import Selection, load_selection
 from enginebench.run.ab_schedule import SIDES, Side
-from enginebench.run.attached import EMBEDDED
+from enginebench.run.attached import EMBEDDED, OF_CHECKPOINTS, Attached, OwnServer
 from enginebench.run.direct import read_settings
 from enginebench.run.endpoints import default_gates, floor, read_gates, scenario_gates
+from enginebench.run.managed import check_own_server
 from enginebench.run.plan import Plan, make_plan
+from enginebench.server.filling import read_overrides
 
 MOST_PAIRS = LOOKS[-1]
 
@@ -37,6 +39,8 @@ class Wishes:
     gates: tuple[str, ...] = ()
     engine: tuple[str, ...] = ()  # KEY=VALUE
     rounds: int | None = None
+    templates: Path | None = None
+    overrides: tuple[str, ...] = ()  # MODEL.VARIABLE=VALUE
 
 
 def wishes_of(options: Any) -> Wishes:
@@ -48,18 +52,25 @@ def wishes_of(options: Any) -> Wishes:
         gates=tuple(getattr(options, "gate", ())),
         engine=tuple(options.engine),
         rounds=options.rounds,
+        templates=options.templates,
+        overrides=tuple(options.set),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class AbPlan:
-    """Two builds, the cells that both can run, and what decides. ``gate_source``: who named the endpoints."""
+    """Two builds, the cells that both can run, and what decides. ``gate_source``: who named the endpoints.
+
+    ``attached``: what is asked of servers that are started. ``warnings``: what there is to worry about in them.
+    """
 
     plans: Mapping[Side, Plan]
     gated: tuple[Endpoint, ...]
     gate_source: str
     pairs: int
     problems: tuple[Problem, ...] = ()
+    attached: Attached = field(default_factory=Attached)
+    warnings: tuple[str, ...] = ()
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -93,14 +104,27 @@ def plan_ab(builds: Mapping[Side, Build], wishes: Wishes, root: Path, pairs: int
     plans, problems = plan_sides(builds, wishes, root)
     gated, source = gates_of(plans["old"], wishes.gates)
     _check_floors(gated, plans["old"])
-    return AbPlan(plans, gated, source, pairs, problems)
+    attached = attached_of(wishes, plans["old"])
+    warnings = [f"{side}: {each}" for side in SIDES for each in check_servers(plans[side], attached)]
+    return AbPlan(plans, gated, source, pairs, problems, attached, tuple(warnings))
+
+
+def attached_of(wishes: Wishes, plan: Plan) -> Attached:
+    """What is asked of the servers that are started for ``plan``. Raises ServerError for a value of no variable."""
+    bls = any(each.cell.path == "bls" for each in plan.cells)
+    return Attached(own=OwnServer(wishes.templates, read_overrides(wishes.overrides), bls=bls))
+
+
+def check_servers(plan: Plan, attached: Attached) -> tuple[str, ...]:
+    """What there is to worry about in servers for ``plan``; raises ServerError when one cannot be started."""
+    return check_own_server(plan, attached, list(dict.fromkeys(each.cell.path for each in plan.cells)))
 
 
 def plan_one(build: Build, wishes: Wishes, root: Path) -> Plan:
     """A plan of one build for the cells that it can run, driven without pytest. Raises EnginebenchError."""
     _check_rounds(wishes)
     selection = load_selection(wishes.scenarios, root / "scenarios")
-    expansion = _chosen(expand(selection, wishes.paths), wishes.cells)
+    expansion = _chosen(expand(selection, wishes.paths), wishes.cells, [build])
     tokenizer = open_tokenizer(build)
     plan = _plan(build, tokenizer, selection, expansion, wishes)
     limits = {each.cell.id: each.not_applicable for each in plan.cells if each.not_applicable}
@@ -115,7 +139,7 @@ def plan_sides(
 ) -> tuple[dict[Side, Plan], tuple[Problem, ...]]:
     """The plans of both builds for the cells that both can run, and what one of them cannot."""
     selection = load_selection(wishes.scenarios, root / "scenarios")
-    expansion = _chosen(expand(selection, wishes.paths), wishes.cells)
+    expansion = _chosen(expand(selection, wishes.paths), wishes.cells, builds.values())
     tokenizers = {side: open_tokenizer(build) for side, build in builds.items()}
     first = {side: _plan(build, tokenizers[side], selection, expansion, wishes) for side, build in builds.items()}
     _same_prompts(first)
@@ -156,17 +180,23 @@ def _check_rounds(wishes: Wishes) -> None:
         raise RunError(f"--rounds {wishes.rounds} is not possible; give 1 or more.")
 
 
-def _chosen(expansion: Expansion, patterns: Sequence[str]) -> Expansion:
+def _chosen(expansion: Expansion, patterns: Sequence[str], builds: Collection[Build]) -> Expansion:
     cells = tuple(cell for cell in expansion.cells if not patterns or _matches(cell, patterns))
     if not cells:
         ids = ", ".join(cell.id for cell in expansion.cells[:4])
         raise ScenarioError(f"--cell {' '.join(patterns)} leaves no cell; there are {ids}, … (* stands for anything)")
-    if away := {cell.path for cell in cells} - set(EMBEDDED) - {"direct"}:
+    offered = [path for path in PATHS if path == "direct" or all(path in _offered(build) for build in builds)]
+    if away := {cell.path for cell in cells} - set(offered):
         raise RunError(
-            f"The path {sorted(away)[0]!r} leads to a server that runs already, and an A/B measurement starts both "
-            f"builds anew for every block: choose among direct, {', '.join(EMBEDDED)}."
+            f"The path {sorted(away)[0]!r} needs a server that cannot be started for "
+            f"{' and '.join(build.name for build in builds)}, and every block starts anew what it measures: choose "
+            f"among {', '.join(offered)}."
         )
     return replace(expansion, cells=cells)
+
+
+def _offered(build: Build) -> Sequence[str]:
+    return OF_CHECKPOINTS if build.kind == "pytorch" else EMBEDDED
 
 
 def _matches(cell: Cell, patterns: Sequence[str]) -> bool:

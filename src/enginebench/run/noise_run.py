@@ -33,14 +33,16 @@ class Line:
     ab: float | None
 
 
-def measure_sessions(plan: Plan, root: Path, command: Sequence[str], sessions: int) -> tuple[Path, bool]:
+def measure_sessions(
+    plan: Plan, root: Path, command: Sequence[str], sessions: int, attached: Attached
+) -> tuple[Path, bool]:
     """Measure ``sessions`` sessions; return the run's directory, and whether Ctrl-C ended it early.
 
     Raises:
         EnginebenchError: the run cannot be written, or no engine can be loaded.
     """
     progress = Progress(total_cells=len(plan.cells) * sessions, estimate_s=plan.estimate_s * sessions)
-    campaign = Campaign(plan, root, command, Attached(), progress=progress)
+    campaign = Campaign(plan, root, command, attached, progress=progress)
     interrupted = True
     try:
         for number in range(sessions):
