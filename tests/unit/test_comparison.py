@@ -163,6 +163,34 @@ def test_every_other_number_is_watched_but_those_of_the_client() -> None:
     assert names == ["ttft_p50", "tpot_p50", "e2e_latency_p50", "output_tokens_per_s"]
 
 
+@pytest.mark.parametrize("policy", ["pr", "release"])
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_gate_on_the_gpu_without_one_is_invalid_and_never_a_pass(policy: Any, paired: bool) -> None:
+    old, new = sides() if paired else (stored(), stored(0.01, "new"))
+    gates = (f"{CELL}:energy_per_output_token:5%", f"{CELL}:tpot_p50:5%")
+    found = compare(old, new, Terms(policy=policy, gates=gates, noise=KNOWN))
+    assert found.gate.exit_code == 12
+    energy, tpot = found.gated
+    assert (energy.outcome, energy.reasons) == ("invalid", ("The old run has no value: no GPU.",))
+    assert tpot.outcome == "equivalent"
+
+
+def test_a_number_of_the_gpu_is_gated_where_both_runs_have_it() -> None:
+    old, new = sides()
+    for each, joules in ((old, 0.4), (new, 0.5)):
+        cell = each["cells"][CELL]
+        cell["gpu"] = {"mbu": None}
+        for number, entry in enumerate(cell["per_block"]):
+            entry["metrics"]["energy_per_output_token"] = {"value": joules * (1 + number / 1000)}
+    terms = Terms(gates=(f"{CELL}:energy_per_output_token:5%", f"{CELL}:mbu:5%"))
+    energy, mbu = compare(old, new, terms).gated
+    assert energy.outcome == "regression"
+    assert (mbu.outcome, mbu.reasons) == (
+        "invalid",
+        ("The old run has no value: its GPU does not tell what it is made of.",),
+    )
+
+
 def test_gates_are_read_with_and_without_the_scenarios_name() -> None:
     cells = stored()["cells"]
     (found,) = read_gates([f"{CELL}:tpot_p50:3%"], cells)

@@ -12,6 +12,7 @@ from enginebench.plan.cells import PATHS
 from enginebench.plan.load import Batch
 from enginebench.plan.scenario import (
     DISTRIBUTIONS,
+    OF_GPU,
     RATES,
     Scenario,
     load_scenario,
@@ -139,4 +140,5 @@ def test_the_readme_explains_every_key() -> None:
 def test_what_can_be_gated_is_what_is_measured() -> None:
     """Less what is of the client, and no property of a build."""
     kinds = {metric.name: metric.kind for metric in METRICS if metric.name not in OF_THE_CLIENT}
-    assert kinds == {**dict.fromkeys(DISTRIBUTIONS, "distribution"), **dict.fromkeys(RATES, "scalar")}
+    assert {metric.name for metric in METRICS if "gpu" in metric.needs} == set(OF_GPU)
+    assert kinds == {**dict.fromkeys(DISTRIBUTIONS, "distribution"), **dict.fromkeys((*RATES, *OF_GPU), "scalar")}

@@ -47,8 +47,10 @@ RATES = (
     "slo_attainment",
 )
 """Metrics that are gated as they are."""
-GATE_METRICS = (*(f"{name}_{p}" for name in DISTRIBUTIONS for p in ("p50", "p90", "p95", "p99")), *RATES)
-_NEEDS_STREAMING = ("ttft", "service_ttft", "tpot", "itl", "tokens_per_s_per_user")
+OF_GPU = ("output_tokens_per_s_per_gpu", "energy_per_output_token", "mbu")
+"""The same, of builds that compute on a GPU: without one they have no value, and a gate on them never passes."""
+GATE_METRICS = (*(f"{name}_{p}" for name in DISTRIBUTIONS for p in ("p50", "p90", "p95", "p99")), *RATES, *OF_GPU)
+_NEEDS_STREAMING = ("ttft", "service_ttft", "tpot", "itl", "tokens_per_s_per_user", "mbu")
 
 
 def _known_path(path: str) -> str:
@@ -106,7 +108,7 @@ class GateEndpoint(Keys):
     @property
     def needs_streaming(self) -> bool:
         """True for metrics that have no value without streaming."""
-        return self.metric.rpartition("_")[0] in _NEEDS_STREAMING
+        return self.metric in _NEEDS_STREAMING or self.metric.rpartition("_")[0] in _NEEDS_STREAMING
 
 
 class Scenario(Keys):

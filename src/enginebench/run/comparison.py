@@ -16,6 +16,7 @@ from enginebench.decide.model import Cause, Endpoint, Noise, Policy, Problem, Sa
 from enginebench.errors import RunError
 from enginebench.measure.metrics import BY_NAME
 from enginebench.measure.validity import validity
+from enginebench.plan.scenario import OF_GPU
 from enginebench.report.comparison import Compared, Comparison, Design, Discarded, Turn
 from enginebench.run.ab_schedule import SIDES
 from enginebench.run.endpoints import (
@@ -129,7 +130,21 @@ def _decide(
 ) -> tuple[Verdict, ...]:
     samples = {each: take_samples(each, *runs, design.discarded) for each in endpoints}
     verdicts = decide_pairs(samples, design.looks) if design.paired else decide_stored(samples, noise)
-    return tuple(_resolved(verdict, runs) for verdict in verdicts)
+    return tuple(_of_gpu(_resolved(verdict, runs), runs, samples[verdict.endpoint]) for verdict in verdicts)
+
+
+def _of_gpu(verdict: Verdict, runs: tuple[Json, Json], samples: Samples) -> Verdict:
+    """No verdict on a number of the GPU that a run has no value of, with the reason."""
+    endpoint = verdict.endpoint
+    if endpoint.metric not in OF_GPU or verdict.outcome == "regression":  # by failed requests, which need no value
+        return verdict
+    for side, run, blocks in zip(SIDES, runs, (samples.old, samples.new), strict=True):
+        if all(block.value is None for block in blocks):
+            known = run["cells"].get(endpoint.cell_id, {}).get("gpu")
+            why = "its GPU does not tell what it is made of" if known else "no GPU"
+            reason = f"The {side} run has no value: {why}."
+            return replace(verdict, outcome="invalid", reasons=(reason,), pairs_needed=None)
+    return verdict
 
 
 def _resolved(verdict: Verdict, runs: tuple[Json, Json]) -> Verdict:
