@@ -1,14 +1,18 @@
 """Profiled reruns on the page, from what stands in their profile.json; and two runs' side by side."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from enginebench.errors import RunError
+from enginebench.report.comparison_page import comparison_page
+from enginebench.report.comparison_sections import profiles_section as profiles_side_by_side
 from enginebench.report.profile_changes import compare_profiles, profile_changes_table
 from enginebench.report.profiles import profiles_section
 from enginebench.store_profiles import profile_directory, read_profiles, write_profile
+from tests.support.compared import at_different_times
 
 CELL = "chat-direct-stream-out0012-c002"
 RUN: dict[str, Any] = {"id": "2026", "build": {"kind": "tensorrt_llm"}, "cells": {}}
@@ -85,3 +89,14 @@ def test_two_builds_side_by_side(tmp_path: Path) -> None:
     assert decode.change_s == pytest.approx(-0.35)
     row = next(row for row in profile_changes_table(changes).rows if row[2].text == "decode")
     assert [text.text for text in row[3:]] == ["700.0", "350.0", "−350.0", "−50%"]
+
+
+def test_the_page_of_a_comparison_shows_both(tmp_path: Path) -> None:
+    old = write(tmp_path / "old", ITERATIONS)
+    faster = {**ITERATIONS, "requests": {**ITERATIONS["requests"], "decode_s": 0.35}}
+    subject = at_different_times(tmp_path / "apart")
+    assert profiles_side_by_side(subject) is None
+    section = profiles_side_by_side(replace(subject, directories=(old, write(tmp_path / "new", faster))))
+    assert section is not None
+    assert section.lead.startswith("decode (a request, mean) changed most")
+    assert section.id in dict(comparison_page(replace(subject, directories=(old, tmp_path / "new"))).nav)

@@ -12,7 +12,13 @@ from enginebench.decide.model import Verdict
 from enginebench.report import comparison_words as words
 from enginebench.report.change_table import Changes, changes_of
 from enginebench.report.comparison import Comparison
-from enginebench.report.comparison_sections import build_section, causes_section, environments, memory_section
+from enginebench.report.comparison_sections import (
+    build_section,
+    causes_section,
+    environments,
+    memory_section,
+    profiles_section,
+)
 from enginebench.report.comparison_subject import Subject, endpoint_words
 from enginebench.report.figures import Section
 from enginebench.report.forest import forest_section
@@ -104,7 +110,16 @@ def comparison_page(subject: Subject) -> ComparisonPage:
     before, troubles = _gathered(subject, (same_section, forest_section))
     after, more = _gathered(
         subject,
-        (build_section, overlay_section, load_section, pairs_section, causes_section, memory_section, _history),
+        (
+            build_section,
+            overlay_section,
+            load_section,
+            pairs_section,
+            causes_section,
+            profiles_section,
+            memory_section,
+            _history,
+        ),
     )
     return ComparisonPage(
         title=f"{words.headline(comparison)}, {date(comparison.created)[:10]}",

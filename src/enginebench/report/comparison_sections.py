@@ -10,6 +10,7 @@ from enginebench.report.cells import Json
 from enginebench.report.comparison_subject import Subject, endpoint_words
 from enginebench.report.facts import facts
 from enginebench.report.figures import Section
+from enginebench.report.profile_changes import compare_profiles, profile_changes_table
 from enginebench.report.units import DASH, count, percent, size
 from enginebench.report.view import Column, Table, Text
 
@@ -153,3 +154,14 @@ def _side_by_side(old: Mapping[str, str], new: Mapping[str, str]) -> Iterator[tu
         values: Sequence[str | None] = (old.get(name), new.get(name))
         sides = (Text(DASH, "not there") if value is None else Text(value) for value in values)
         yield (Text(name), *sides, Text("✓ same" if values[0] == values[1] else "≠ differs"))
+
+
+def profiles_section(subject: Subject) -> Section | None:
+    """What both runs profiled of the same cells, side by side. Raises RunError for a profile that cannot be read."""
+    old, new = subject.directories
+    changes = compare_profiles(old, new) if old and new else ()
+    if not changes:
+        return None
+    largest = max(changes, key=lambda change: abs(change.change_s or 0.0))
+    lead = f"{largest.part} ({largest.group}) changed most, in {largest.cell_id}. Profiled reruns decide nothing."
+    return Section("profiles", "Where the time went", lead, tables=(profile_changes_table(changes),))
