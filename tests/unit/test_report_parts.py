@@ -112,11 +112,21 @@ def test_the_front_holds_what_nothing_beats_on_both(detail: Detail) -> None:
 
 def test_throughput_is_that_of_one_gpu_where_their_number_is_known() -> None:
     run = sample_run.gpu_run()
-    run["build"]["parallelism"] = {"tp": 2, "pp": 1, "cp": 1}
+    for session in run["sessions"]:
+        session["gpus"] = [{"index": 0}, {"index": 1}]
     figure = only(pareto_section(run, None))
     assert figure.plots[0].y.title == "Output tokens/s per GPU"
     rates = {cell.value("output_tokens_per_s") for cell in cells_of(run)}
     assert {2 * y for marks in figure.plots[0].marks[1:] for y in marks.y if isinstance(y, float)} == rates
+
+
+@pytest.mark.parametrize("used", [[], [2, 0]])
+def test_a_machines_gpus_count_only_where_every_path_used_them(used: list[int]) -> None:
+    """A build that computes on the host of a GPU box, and a server elsewhere beside an engine here."""
+    run = sample_run.gpu_run()
+    for session, number in zip(run["sessions"], used, strict=False):
+        session["gpus"] = [{"index": place} for place in range(number)]
+    assert only(pareto_section(run, None)).plots[0].y.title == "Output tokens/s"
 
 
 def test_two_cells_make_no_front() -> None:

@@ -42,11 +42,9 @@ def pareto_section(run: Json, _directory: Path | None) -> Section | None:
 
 
 def gpus_of(run: Json) -> int | None:
-    """How many GPUs the build runs on; None where there is none."""
-    if not run["environment"].get("gpus"):
-        return None
-    parallel = run["build"].get("parallelism") or {}
-    return int(parallel.get("tp") or 1) * int(parallel.get("pp") or 1) * int(parallel.get("cp") or 1)
+    """How many GPUs every path of the run used, as its sessions say; None where one used none, or nobody knows."""
+    used = {len(session.get("gpus") or ()) for session in run["sessions"]}
+    return used.pop() or None if len(used) == 1 else None
 
 
 def _group_key(cell: CellView) -> tuple[str, bool, int, float]:
