@@ -12,9 +12,13 @@ from hypothesis import strategies as st
 
 from enginebench.builds.build import read_build
 from enginebench.builds.diff import diff_builds, diff_json, diff_text, rows
-from enginebench.builds.facts import build_json, concerns, size_text
+from enginebench.builds.facts import build_facts, build_json, concerns, size_text
 from enginebench.cli import main
+from enginebench.decide.causes import causes
+from enginebench.reference.build import ReferenceOptions, write_build
 from tests.support import engine_dirs as made
+from tests.support.ab_project import SMALL
+from tests.support.ab_runs import stored
 
 LIMITS = st.dictionaries(st.sampled_from(["max_batch_size", "max_input_len", "opt_num_tokens"]), st.integers(1, 9))
 
@@ -51,6 +55,19 @@ def test_ranks_and_plugins(tmp_path: Path) -> None:
 def test_a_key_that_no_fact_knows(tmp_path: Path) -> None:
     found = words(tmp_path, made.current_config(), made.current_config(profiling_verbosity="detailed"))
     assert found == ["build_config.profiling_verbosity none → detailed"]
+
+
+def test_reference_builds_differ_in_what_slows_them(tmp_path: Path) -> None:
+    """Said once by the diff, and named first among the causes of a regression."""
+    builds = []
+    for name, step_ms in (("old", 10.0), ("new", 40.0)):
+        write_build(ReferenceOptions(min_step_ms=step_ms, **SMALL), tmp_path / name)  # type: ignore[arg-type]
+        builds.append(read_build(name, tmp_path / name))
+    assert [each.words for each in diff_builds(*builds)] == ["min_step_ms 10.0 → 40.0"]
+    runs = [stored(run_id=build.name) for build in builds]
+    for run, build in zip(runs, builds, strict=True):
+        run["build"] |= {"fingerprint": build.fingerprint, "facts": build_facts(build)}
+    assert [cause.sentence for cause in causes(runs[0], runs[1])] == ["Builds differ: min_step_ms 10.0 → 40.0."]
 
 
 def test_the_machine_that_built_it_is_no_difference(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from enginebench.builds.facts import build_facts, value_text
+from enginebench.builds.facts import OF_REFERENCE, build_facts, value_text
 from enginebench.builds.model import Build
 
 _CONFIG = "config.json"
@@ -110,8 +110,9 @@ def _others(old: Build, new: Build) -> Iterator[Difference]:
     if old.layout != new.layout:
         return
     ours, theirs = (dict(_leaves(build.config)) for build in (old, new))
+    said = _SAID | _NOISE | frozenset(OF_REFERENCE if old.kind == "reference" else ())
     for path in [*ours, *(path for path in theirs if path not in ours)]:
-        if ours.get(path) != theirs.get(path) and _SAID.isdisjoint(path) and _NOISE.isdisjoint(path):
+        if ours.get(path) != theirs.get(path) and said.isdisjoint(path):
             yield Difference(_CONFIG, ".".join(path), ours.get(path), theirs.get(path))
 
 

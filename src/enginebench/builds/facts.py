@@ -12,6 +12,8 @@ from enginebench.builds.model import Build
 Facts: TypeAlias = "dict[str, dict[str, Any]]"
 """Section → key → value, JSON throughout."""
 
+OF_REFERENCE = ("min_step_ms", "device", "seed")
+"""Keys of config.json that reference builds alone have."""
 _BYTES = ("engine_bytes", "parameter_bytes", "kv_bytes_per_token")
 
 
@@ -39,6 +41,7 @@ def build_facts(build: Build) -> Facts:
         },
         "plugins": dict(sorted(build.plugins.items())),
         "llm_args": dict(sorted(build.llm_args.items())),
+        "reference": _of_reference(build),
     }
 
 
@@ -91,6 +94,14 @@ def concerns(build: Build, installed: Mapping[str, str] | None = None) -> tuple[
     if build.kind == "tensorrt_llm" and build.version is None:
         found.append("Nothing in the directory says which TensorRT-LLM built it: 0.5 to 0.7, by its layout.")
     return tuple(found)
+
+
+def _of_reference(build: Build) -> dict[str, Any]:
+    """What only the builds of the reference engine decide; empty for others."""
+    if build.kind != "reference":
+        return {}
+    settings = {**build.config.get("pretrained_config", {}), **build.config.get("build_config", {})}
+    return {key: settings.get(key) for key in OF_REFERENCE}
 
 
 def value_text(key: str, value: Any) -> str:
