@@ -88,6 +88,28 @@ def test_older_runs_without_a_servers_numbers_have_neither_part() -> None:
     assert server_section(run, None) is None
 
 
+def test_a_direct_run_with_the_engines_own_stamps_has_the_part_alone() -> None:
+    run = sample_run.full_run(paths=("direct",))
+    means = {"queue": 0.002, "prefill": 0.008, "decode": 0.09}
+    for cell in run["cells"].values():
+        summary = {"mean": 0.1 + 1e-12}
+        cell["metrics"] = {"ttft": {"summary": {"mean": 0.01}}, "e2e_latency": {"summary": summary}}
+        cell["engine"] = {
+            "source": "perf metrics",
+            "requests": 8,
+            "told": 8,
+            **{step: {"mean": s} for step, s in means.items()},
+        }
+    figure = section(run).figures[0]
+    assert "nothing is unexplained" in figure.finding
+    sources = {row[1].text: row[-1].text for row in figure.table.rows}
+    assert sources["waiting for a batch slot"] == sources["prefill"] == sources["decode"] == "perf metrics"
+    for cell in run["cells"].values():
+        cell["engine"]["told"] = 7  # of one nobody knows: its time is in the mean, and in no part
+    (row, *_) = section(run).figures[0].table.rows
+    assert row[-1].text == "our stamps"
+
+
 def test_paths_stand_side_by_side_with_the_same_series_in_both_plots() -> None:
     figure = section(run_with(ensemble=server())).figures[0]
     first, whole = figure.plots

@@ -27,6 +27,8 @@ WORDS = {
 UNEXPLAINED = "unexplained"
 ENDS = {"first": "To the first token", "whole": "To the last token"}
 MAX_FIGURES = 6
+LEAST_SHARE = 0.0005
+"""Of the time to the last token: less than this is nothing."""
 SCALE = Scale("ms", 1e3, 1)
 """One unit for all parts: shares of a millisecond and whole seconds stand beside each other."""
 LEAD = (
@@ -146,8 +148,7 @@ def _finding(ways: Sequence[_Way]) -> str:
     largest = max(fall["parts"], key=lambda part: part["s"])
     sentence = (
         f"On the {outer.cell.path} path {_words(largest['layers'])} takes {largest['s'] / total_s:.0%} of the "
-        f"{SCALE.text(total_s)} to the last token, and {abs(fall['residual_s']) / total_s:.1%} is "
-        f"{UNEXPLAINED if fall['residual_s'] >= 0 else 'counted twice'}."
+        f"{SCALE.text(total_s)} to the last token, and {_rest(fall['residual_s'] / total_s)}."
     )
     inner_s, outer_s = (way.cell.statistic("e2e_latency", "mean") for way in (inner, outer))
     if inner is not outer and inner_s and outer_s:
@@ -157,6 +158,12 @@ def _finding(ways: Sequence[_Way]) -> str:
             f"{SCALE.text(inner_s)} ({percent(outer_s / inner_s - 1)})."
         )
     return sentence
+
+
+def _rest(share: float) -> str:
+    if abs(share) < LEAST_SHARE:
+        return f"nothing is {UNEXPLAINED}"
+    return f"{abs(share):.1%} is {UNEXPLAINED if share > 0 else 'counted twice'}"
 
 
 def _table(caption: str, ways: Sequence[_Way]) -> Table:
@@ -208,9 +215,14 @@ def _row(way: _Way, layer: Text, seconds: Sequence[float | None], ends: Sequence
             texts += [Text(DASH, "not on the way to this token"), Text(DASH, "not on the way to this token")]
             continue
         share = value / way.falls[end]["total_s"]
-        texts.append(Text(f"{value * 1e3:,.2f}".replace("-", MINUS)))
-        texts.append(Text(f"{share:.1%}".replace("-", MINUS), share=min(1.0, max(0.0, share))))
+        texts.append(Text(_signed(f"{value * 1e3:,.2f}")))
+        texts.append(Text(_signed(f"{share:.1%}"), share=min(1.0, max(0.0, share))))
     return (*texts, Text(source))
+
+
+def _signed(text: str) -> str:
+    """With a minus of its own, and none before a zero."""
+    return text.replace("-", MINUS if any(digit in text for digit in "123456789") else "")
 
 
 def _differences(points: Sequence[Sequence[_Way]]) -> Table:
