@@ -144,6 +144,36 @@ def test_memory_outside_the_pool_is_gated_by_tolerance() -> None:
     assert len(samples_of(new, endpoint("direct", "gpu_memory", 0.02))) == 7
 
 
+def test_a_scenario_gates_the_memory_of_a_path() -> None:
+    """Without a number of it the gate is invalid, and says why."""
+    old, new = sides()
+    for each in (old, new):
+        each["plan"]["scenarios"]["tiny"]["gate"] = [{"cell": "direct", "metric": "gpu_memory", "margin": 0.02}]
+        del each["ab"]["gated"]
+    (unknown,) = compare(old, new, Terms()).gated
+    assert (unknown.outcome, unknown.reasons) == ("invalid", ("The old run has no value: no GPU.",))
+    with_memory(old, [2e9] * 8)
+    with_memory(new, [2.1e9] * 8)
+    (known,) = compare(old, new, Terms()).gated
+    assert (known.outcome, known.endpoint.key) == ("regression", "direct/gpu_memory")
+    new["sessions"][0]["kv_pool"]["bytes"] = None
+    del new["sessions"][1:]
+    (hidden,) = compare(old, new, Terms()).gated
+    assert "the size of its KV pool is not known" in hidden.reasons[0]
+
+
+def test_energy_and_mbu_are_watched_where_they_are_known() -> None:
+    old, new = sides()
+    for each in (old, new):
+        for entry in each["cells"][CELL]["per_block"]:
+            entry["metrics"] |= {"energy_per_output_token": {"value": 0.4}, "mbu": {"value": 0.5}}
+    names = {each.name for each in watched((), (old, new))}
+    assert names >= {"energy_per_output_token", "mbu"}
+    for entry in new["cells"][CELL]["per_block"]:
+        del entry["metrics"]["mbu"]
+    assert "mbu" not in {each.name for each in watched((), (old, new))}
+
+
 def test_what_the_client_cannot_resolve_is_invalid() -> None:
     old, new = sides(0.2)
     new["cells"][CELL]["validity"] = {"level": "invalid", "endpoints": {"tpot_p50": {"relative": -0.08}}}

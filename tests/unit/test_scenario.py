@@ -7,6 +7,7 @@ import jsonschema
 import pytest
 import yaml
 
+from enginebench.errors import ScenarioError
 from enginebench.measure.metrics import METRICS, OF_THE_CLIENT
 from enginebench.plan.cells import PATHS
 from enginebench.plan.load import Batch
@@ -135,6 +136,14 @@ def test_the_readme_explains_every_key() -> None:
     made = schema()
     keys = [*made["properties"], *(key for model in made["$defs"].values() for key in model["properties"])]
     assert [key for key in keys if f"`{key}`" not in readme] == []
+
+
+def test_gpu_memory_is_gated_on_a_path(tmp_path: Path) -> None:
+    body = "prompts: Hello\noutput_tokens: 8\npaths: [direct]\ngate: {cell: %s, metric: gpu_memory, margin: 2%%}\n"
+    (gate,) = load(tmp_path, body % "direct").gate
+    assert (gate.cell, gate.metric) == ("direct", "gpu_memory")
+    with pytest.raises(ScenarioError, match='"ensemble" is not a path of this scenario; choose from direct'):
+        load(tmp_path, body % "ensemble")
 
 
 def test_what_can_be_gated_is_what_is_measured() -> None:

@@ -50,6 +50,8 @@ RATES = (
 OF_GPU = ("output_tokens_per_s_per_gpu", "energy_per_output_token", "mbu")
 """The same, of builds that compute on a GPU: without one they have no value, and a gate on them never passes."""
 GATE_METRICS = (*(f"{name}_{p}" for name in DISTRIBUTIONS for p in ("p50", "p90", "p95", "p99")), *RATES, *OF_GPU)
+MEMORY = "gpu_memory"
+"""GPU memory of a loaded engine outside its KV pool: gated, too, and of a path rather than of a cell."""
 _NEEDS_STREAMING = ("ttft", "service_ttft", "tpot", "itl", "tokens_per_s_per_user", "mbu")
 
 
@@ -92,16 +94,19 @@ class Slo(Keys):
 class GateEndpoint(Keys):
     """One number that a change of build may not worsen by more than ``margin``."""
 
-    cell: Text = Field(description="A cell's id without the scenario's name, e.g. ensemble-stream-out1024-bs008.")
+    cell: Text = Field(
+        description="A cell's id without the scenario's name, e.g. ensemble-stream-out1024-bs008; of gpu_memory a path."
+    )
     metric: Text = Field(
-        description="E.g. tpot_p50 or output_tokens_per_s.", json_schema_extra={"enum": [*GATE_METRICS]}
+        description="E.g. tpot_p50 or output_tokens_per_s.", json_schema_extra={"enum": [*GATE_METRICS, MEMORY]}
     )
     margin: Share = Field(description="E.g. 5%.")
 
     @model_validator(mode="after")
     def _know_the_metric(self) -> "GateEndpoint":
-        if self.metric not in GATE_METRICS:
-            near = did_you_mean(self.metric, GATE_METRICS)
+        known = (*GATE_METRICS, MEMORY)
+        if self.metric not in known:
+            near = did_you_mean(self.metric, known)
             raise problem(f"{shown(self.metric)} is not a metric that can be gated; {near}", "metric")
         return self
 
@@ -174,6 +179,11 @@ class Scenario(Keys):
         return self
 
     def _check_endpoint(self, index: int, endpoint: GateEndpoint) -> None:
+        if endpoint.metric == MEMORY:
+            if endpoint.cell not in self.paths:
+                near = did_you_mean(endpoint.cell, self.paths)
+                raise problem(f"{shown(endpoint.cell)} is not a path of this scenario; {near}", "gate", index, "cell")
+            return
         by_id = {f"{cell.path}-{cell.shape}": cell for cell in self.cells_on(self.paths)}
         cell = by_id.get(endpoint.cell.removeprefix(f"{self.name}-"))
         if cell is None:
@@ -212,9 +222,10 @@ class Scenario(Keys):
 
     @property
     def gate_margins(self) -> dict[tuple[str, str], float]:
-        """(cell id, metric) → margin as a fraction."""
+        """(cell id, metric) → margin as a fraction, of what is gated in a cell."""
         prefix = f"{self.name}-"
-        return {(prefix + gate.cell.removeprefix(prefix), gate.metric): gate.margin for gate in self.gate}
+        of_cells = [gate for gate in self.gate if gate.metric != MEMORY]
+        return {(prefix + gate.cell.removeprefix(prefix), gate.metric): gate.margin for gate in of_cells}
 
     def cells_on(self, paths: "tuple[str, ...]") -> tuple[Cell, ...]:
         """The cells on ``paths``, in the order of the file; one for each combination."""

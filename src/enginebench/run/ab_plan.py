@@ -166,7 +166,8 @@ def gates_of(plan: Plan, texts: Sequence[str]) -> tuple[tuple[Endpoint, ...], st
 
 def cell_heads(plan: Plan) -> dict[str, dict[str, Any]]:
     """The cells of a plan as far as endpoints ask."""
-    return {each.cell.id: {"scenario": each.cell.scenario, "streaming": each.cell.streaming} for each in plan.cells}
+    cells = [each.cell for each in plan.cells]
+    return {cell.id: {"scenario": cell.scenario, "path": cell.path, "streaming": cell.streaming} for cell in cells}
 
 
 def _check_counts(wishes: Wishes, pairs: int) -> None:

@@ -16,17 +16,17 @@ from enginebench.decide.model import Cause, Endpoint, Noise, Policy, Problem, Sa
 from enginebench.errors import RunError
 from enginebench.measure.metrics import BY_NAME
 from enginebench.measure.validity import validity
-from enginebench.plan.scenario import OF_GPU
+from enginebench.plan.scenario import MEMORY, OF_GPU
 from enginebench.report.comparison import Compared, Comparison, Design, Discarded, Turn
 from enginebench.run.ab_schedule import SIDES
 from enginebench.run.endpoints import (
-    MEMORY,
     blocks_of,
     default_gates,
     read_gates,
     samples_of,
     scenario_gates,
     watched,
+    why_no_memory,
 )
 from enginebench.run.machine import machine_words
 
@@ -136,15 +136,21 @@ def _decide(
 def _of_gpu(verdict: Verdict, runs: tuple[Json, Json], samples: Samples) -> Verdict:
     """No verdict on a number of the GPU that a run has no value of, with the reason."""
     endpoint = verdict.endpoint
-    if endpoint.metric not in OF_GPU or verdict.outcome == "regression":  # by failed requests, which need no value
+    failed = verdict.outcome == "regression"  # by failed requests, which need no value
+    if failed or endpoint.metric not in (*OF_GPU, MEMORY):
         return verdict
     for side, run, blocks in zip(SIDES, runs, (samples.old, samples.new), strict=True):
         if all(block.value is None for block in blocks):
-            known = run["cells"].get(endpoint.cell_id, {}).get("gpu")
-            why = "its GPU does not tell what it is made of" if known else "no GPU"
-            reason = f"The {side} run has no value: {why}."
+            reason = f"The {side} run has no value: {_no_value(endpoint, run)}."
             return replace(verdict, outcome="invalid", reasons=(reason,), pairs_needed=None)
     return verdict
+
+
+def _no_value(endpoint: Endpoint, run: Json) -> str:
+    if endpoint.metric == MEMORY:
+        return why_no_memory(run, endpoint.cell_id)
+    known = run["cells"].get(endpoint.cell_id, {}).get("gpu")
+    return "its GPU does not tell what it is made of" if known else "no GPU"
 
 
 def _resolved(verdict: Verdict, runs: tuple[Json, Json]) -> Verdict:

@@ -9,14 +9,12 @@ from enginebench.errors import RunError
 from enginebench.measure.metrics import BY_NAME, METRICS, OF_THE_CLIENT, PERCENTILE_FLOORS
 from enginebench.plan.cells import PATHS
 from enginebench.plan.messages import did_you_mean
-from enginebench.plan.scenario import GATE_METRICS
+from enginebench.plan.scenario import GATE_METRICS, MEMORY
 
 Json = Mapping[str, Any]
 
 DEFAULT_MARGIN = 0.05
 """Of numbers that are watched, and of those that are gated when nobody says which."""
-MEMORY = "gpu_memory"
-"""GPU memory of a loaded engine outside its KV pool; its ``cell`` is the path."""
 MEMORY_MARGIN = 0.02
 _WATCHED = ("p50", "p90", "p95", "p99")
 
@@ -43,11 +41,12 @@ def read_gates(texts: Sequence[str], cells: Json) -> tuple[Endpoint, ...]:
 def scenario_gates(scenarios: Mapping[str, Json], cells: Json) -> tuple[Endpoint, ...]:
     """The endpoints that the ``scenarios`` of run.json's plan gate, as far as their cells are among ``cells``."""
     found = [
-        endpoint(f"{name}-{gate['cell'].removeprefix(f'{name}-')}", gate["metric"], gate["margin"], gated=True)
+        endpoint(_gated_cell(name, gate), gate["metric"], gate["margin"], gated=True)
         for name, scenario in scenarios.items()
         for gate in scenario.get("gate", ())
     ]
-    return _at_most_four([each for each in found if each.cell_id in cells])
+    known = {*cells, *(head["path"] for head in cells.values())}
+    return _at_most_four([each for each in found if each.cell_id in known])
 
 
 def default_gates(cells: Json) -> tuple[Endpoint, ...]:
@@ -102,6 +101,14 @@ def memory_samples(run: Json, path: str) -> tuple[Sample, ...]:
     return tuple(found.values())
 
 
+def why_no_memory(run: Json, path: str) -> str:
+    """Why ``memory_samples`` of ``path`` are none."""
+    memories = [session["memory"] for session in run.get("sessions", ()) if session["path"] == path]
+    if not any(memory.get("gpu") for memory in memories):
+        return next((memory["gpu_reason"] for memory in memories if memory.get("gpu_reason")), "no GPU")
+    return "the size of its KV pool is not known (set it with --engine kv_cache_tokens=N)"
+
+
 def _outside_pool(session: Json) -> int | None:
     gpu = session.get("memory", {}).get("gpu") or {}
     before, after, pool = gpu.get("before_load"), gpu.get("after_load"), (session.get("kv_pool") or {}).get("bytes")
@@ -127,6 +134,12 @@ def _value(entry: Json, wanted: Endpoint) -> float | None:
 def floor(wanted: Endpoint) -> int:
     """Requests that a block needs before it has the number."""
     return 1 if wanted.statistic == "value" else PERCENTILE_FLOORS[int(wanted.statistic[1:])]
+
+
+def _gated_cell(scenario: str, gate: Json) -> str:
+    if gate["metric"] == MEMORY:
+        return str(gate["cell"])
+    return f"{scenario}-{gate['cell'].removeprefix(f'{scenario}-')}"
 
 
 def _read_gate(text: str, cells: Json) -> Endpoint:
