@@ -29,8 +29,10 @@ from enginebench.reference.build import ReferenceOptions, write_build
 from enginebench.reference.engine import load_engine
 from enginebench.server.control import attach
 from enginebench.server.launch import TritonServer
+from enginebench.server.plain_http import fetch_json
 from enginebench.server.probe import stream_events
 from enginebench.server.repository import MODELS, write_reference_repository
+from enginebench.server.statistics import read_statistics
 from tests.support.embedded import needs_triton
 
 pytestmark = needs_triton
@@ -152,15 +154,14 @@ def test_is_ready_and_serves_the_five_models(server: TritonServer) -> None:
     with attach(server.url) as control:
         assert control.metadata()["version"].startswith("2.")
         assert set(control.models()) == set(MODELS)
-        assert control.model_config("ensemble")["model_transaction_policy"] == {"decoupled": True}
-        assert "text_input" in {tensor["name"] for tensor in control.model_metadata("ensemble")["inputs"]}
+    assert fetch_json(f"{server.url}/v2/models/ensemble/config")["model_transaction_policy"] == {"decoupled": True}
+    assert "text_input" in {each["name"] for each in fetch_json(f"{server.url}/v2/models/ensemble")["inputs"]}
 
 
 def test_counts_what_it_served(server: TritonServer, tokenizer: Tokenizer) -> None:
-    with attach(server.url) as control:
-        before = control.statistics("preprocessing")["inference_count"]
-        generate(server.url, "ensemble", inputs("ensemble", "a", 2, tokenizer))
-        assert control.statistics("preprocessing")["inference_count"] == before + 1
+    before = read_statistics(server.url)["preprocessing"].inferences
+    generate(server.url, "ensemble", inputs("ensemble", "a", 2, tokenizer))
+    assert read_statistics(server.url)["preprocessing"].inferences == before + 1
 
 
 def test_every_process_belongs_to_the_server(server: TritonServer) -> None:

@@ -6,7 +6,7 @@ One server holds all of them under prefixed names; three are driven from end to 
 import http.client
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from enginebench.server.control import TritonControl
 from enginebench.server.filled import fill_repository
 from enginebench.server.filling import Demand
 from enginebench.server.launch import TritonServer
+from enginebench.server.plain_http import fetch_json
 from enginebench.server.probe import canary_inputs, stream_events
 from enginebench.server.templates import MODELS
 from tests.support.embedded import needs_triton
@@ -94,6 +95,11 @@ def test_the_templates_are_not_touched(build: Build, tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in templates.rglob("*") if path.is_file()} == before
 
 
+def config_of(server: TritonServer, model: str) -> Mapping[str, Any]:
+    """The configuration in force."""
+    return fetch_json(f"{server.url}/v2/models/{model}/config")
+
+
 def test_the_canary_went_through_a_filled_set(server: TritonServer, tokenizer: Tokenizer) -> None:
     server.check_alive()
     through = [answer(server, model, tokenizer) for model in ("ensemble", "tensorrt_llm_bls")]
@@ -108,12 +114,12 @@ def test_the_real_server_loads_what_was_filled(server: TritonServer, tokenizer: 
     assert [load(server, model) for model in models[-2:]] == [{}, {}]  # BLS, if any, and the ensemble with the others
     with TritonControl(server.url) as control:
         assert set(models) <= set(control.models())
-        config = control.model_config(f"{version}_tensorrt_llm")
-        assert config["max_batch_size"] == (128 if version == "v0.5.0" else 8)
-        assert config["model_transaction_policy"] == {"decoupled": True}
-        parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
-        assert Path(parameters["gpt_model_path"], "config.json").is_file()
-        assert control.model_config(f"{version}_postprocessing")["instance_group"][0]["count"] == 1
+    config = config_of(server, f"{version}_tensorrt_llm")
+    assert config["max_batch_size"] == (128 if version == "v0.5.0" else 8)
+    assert config["model_transaction_policy"] == {"decoupled": True}
+    parameters = {key: value["string_value"] for key, value in config["parameters"].items()}
+    assert Path(parameters["gpt_model_path"], "config.json").is_file()
+    assert config_of(server, f"{version}_postprocessing")["instance_group"][0]["count"] == 1
     if version in DRIVEN:
         assert answer(server, f"{version}_ensemble", tokenizer) == answer(server, "ensemble", tokenizer)
     for model in models:

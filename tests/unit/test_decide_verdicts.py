@@ -25,7 +25,6 @@ from enginebench.decide.model import (
     Samples,
     Variance,
     Verdict,
-    noise_from_json,
 )
 from enginebench.decide.noise import estimate_noise, smallest_stored_effect
 from enginebench.decide.planning import pairs_needed, smallest_effect
@@ -374,7 +373,6 @@ def test_noise_is_the_variance_within_builds() -> None:
     assert math.sqrt(found.variance) == pytest.approx(0.03, rel=0.1)
     assert noise.of(replace(TPOT, cell_id="another")) == found
     assert noise.of(RATE) is None
-    assert noise_from_json(json.loads(json.dumps(noise.as_json()))) == noise
 
 
 def test_the_smallest_effect_is_found_four_times_out_of_five() -> None:

@@ -152,16 +152,6 @@ class Noise:
         """The variance of an endpoint: its own, else its metric's; None: unknown."""
         return self.endpoints.get(endpoint.key) or self.metrics.get(endpoint.name)
 
-    def as_json(self) -> dict[str, Any]:
-        """As it is kept on disk."""
-        return asdict(self)
-
-
-def noise_from_json(data: Mapping[str, Any]) -> Noise:
-    """What ``Noise.as_json`` gave."""
-    parts = ({key: Variance(**each) for key, each in data[part].items()} for part in ("endpoints", "metrics"))
-    return Noise(*parts)
-
 
 @dataclass(frozen=True, slots=True)
 class Problem:

@@ -78,11 +78,6 @@ class Point:
     varied: bool = False  # answers are half to one and a half times as long, so that streams end one by one
     runtime: str = "triton_http"  # or null: in process
 
-    @property
-    def token_rate(self) -> float:
-        """Tokens per second of all streams together."""
-        return self.streams / self.gap_s if self.gap_s else float("inf")
-
 
 @dataclass(frozen=True, slots=True)
 class Calibration:

@@ -1,7 +1,7 @@
 """Events of a trace in Chrome's format, which Perfetto reads: spans that nest, instants, counters, names of tracks.
 
 Pure. Times go in as CLOCK_MONOTONIC nanoseconds and come out as microseconds after a base, so that floats keep them
-exact. Spans on one track either nest or lie apart, which the format demands of them: ``Lanes`` sees to that.
+exact. The format demands that spans on one track nest or lie apart: ``nested`` and ``apart`` find a lane for each.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

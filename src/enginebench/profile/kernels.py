@@ -8,8 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-FAMILIES = ("gemm", "attention", "norm", "comm", "memcpy", "other")
-
 LAUNCH_GAP_NS = 100_000
 """Shorter than this, the time between two kernels is one launch; longer, the host had something else to do."""
 

@@ -4,7 +4,7 @@ Reads records only; it neither formats numbers nor knows the page.
 """
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -183,11 +183,6 @@ def cells_of(run: Json) -> tuple[CellView, ...]:
     views = [_view(cell_id, records.get(cell_id), left_out) for cell_id in ids]
     scenarios = list(dict.fromkeys([*run["plan"]["scenarios"], *(view.scenario for view in views)]))
     return tuple(sorted(views, key=lambda view: (scenarios.index(view.scenario), *_order(view))))
-
-
-def paths_of(cells: Iterable[CellView]) -> tuple[str, ...]:
-    """The paths that measured something, in the order of the layers."""
-    return tuple(sorted({cell.path for cell in cells if cell.measured}, key=path_rank))
 
 
 def path_rank(path: str) -> int:

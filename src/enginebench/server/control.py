@@ -1,4 +1,4 @@
-"""The control plane of any Triton server, managed or not: what it is, what it serves, what it counted.
+"""The control plane of any Triton server, managed or not: whether it is one, whether it is ready, what it serves.
 
 Never on the path of a measured request. Built on tritonclient[http], which is imported when a server is attached to.
 """
@@ -14,7 +14,7 @@ TIMEOUT_S = 10.0
 
 
 class TritonControl:
-    """One server's metadata, health, model configurations and statistics. Used by one thread."""
+    """One server's metadata, health and models. Used by one thread."""
 
     def __init__(self, url: str) -> None:
         from tritonclient.http import InferenceServerClient
@@ -37,21 +37,6 @@ class TritonControl:
         with self._mapped("list of models"):
             index = self._client.get_model_repository_index()
             return tuple(sorted(model["name"] for model in index if model.get("state") == "READY"))
-
-    def model_metadata(self, model: str) -> Mapping[str, Any]:
-        """The ``inputs`` and ``outputs`` of ``model``: name, datatype, shape."""
-        with self._mapped(f"metadata of the model {model!r}"):
-            return dict(self._client.get_model_metadata(model))
-
-    def model_config(self, model: str) -> Mapping[str, Any]:
-        """The configuration in force, as JSON."""
-        with self._mapped(f"configuration of the model {model!r}"):
-            return dict(self._client.get_model_config(model))
-
-    def statistics(self, model: str) -> Mapping[str, Any]:
-        """Triton's counters of ``model`` since it was loaded; times in nanoseconds. Subtract two readings."""
-        with self._mapped(f"statistics of the model {model!r}"):
-            return dict(self._client.get_inference_statistics(model)["model_stats"][0])
 
     def close(self) -> None:
         """Close the connection."""

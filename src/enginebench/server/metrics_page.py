@@ -14,14 +14,11 @@ _LEFT_OUT = re.compile(r"_bucket$|_summary_us(_count|_sum)?$")
 REQUESTS = "nv_trt_llm_request_metrics"
 KV_BLOCKS = "nv_trt_llm_kv_cache_block_metrics"
 IN_FLIGHT = "nv_trt_llm_inflight_batcher_metrics"
-V1 = "nv_trt_llm_v1_metrics"
 GENERAL = "nv_trt_llm_general_metrics"
-RUNTIME_MEMORY = "nv_trt_llm_runtime_memory_metrics"
 OUTPUT_TOKENS = "nv_llm_output_token_len"
 INPUT_TOKENS = "nv_llm_input_token_len"
 PENDING = "nv_inference_pending_request_count"
 SUCCESS = "nv_inference_request_success"
-FAILURE = "nv_inference_request_failure"
 GPU = "nv_gpu_"
 
 EXPECTED = (REQUESTS, KV_BLOCKS, IN_FLIGHT, GENERAL, OUTPUT_TOKENS, PENDING, SUCCESS, GPU)

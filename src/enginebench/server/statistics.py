@@ -68,11 +68,6 @@ def between(before: Mapping[str, ModelCounts], after: Mapping[str, ModelCounts])
     return found
 
 
-def from_json(data: Mapping[str, Any]) -> ModelCounts:
-    """The inverse of ``ModelCounts.as_json``."""
-    return ModelCounts(**{field.name: data[field.name] for field in fields(ModelCounts)})
-
-
 def _counts(model: Mapping[str, Any]) -> ModelCounts:
     """Proto3 leaves zeros out of some versions' JSON: a missing counter counted nothing."""
     spent = model["inference_stats"]
