@@ -33,6 +33,12 @@ def add_ab(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> N
     add_choices(ab)
     ab.add_argument("--pairs", type=int, metavar="N", help="pairs of blocks at most (default: 20)")
     ab.add_argument("--max-minutes", type=float, metavar="M", help="begin no pair that would end later")
+    ab.add_argument(
+        "--co-resident",
+        action="store_true",
+        help="load both engines once and keep them side by side: quicker, of this one load alone (path direct, KV "
+        "pools of a fixed size)",
+    )
     add_judging(ab)
     add_place(ab)
     add_files(ab)

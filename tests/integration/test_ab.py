@@ -71,6 +71,29 @@ def test_what_was_measured_can_be_compared_again(measured: tuple[AbProject, str,
     assert project.run("compare", old.id, new.id).returncode == 0
 
 
+def test_engines_side_by_side_are_loaded_once(tmp_path: Path) -> None:
+    project = AbProject.make(tmp_path)
+    done = project.run(
+        "ab", "builds/old", "slow=builds/slow", "--scenario", "tiny", "--pairs", "2", "--out", "out", "--co-resident"
+    )
+    assert done.returncode in EXIT_CODES, done.stdout + done.stderr
+    assert "what is found holds for these two loads alone" in done.stdout
+    comparison = json.loads((tmp_path / "out" / "comparison.json").read_text())
+    assert comparison["design"]["co_resident"]
+    assert [turn["loads"] for turn in comparison["design"]["turns"]] == [1, 1, 0, 0]
+    assert [note.split(":")[0] for note in comparison["notes"]] == [
+        "Both engines were loaded once and stayed loaded side by side"
+    ]
+    for run in project.sides():
+        (session,) = run.data["sessions"]
+        assert session["memory"]["gpu"] is None
+        assert "cannot be told from" in session["memory"]["gpu_reason"]
+        cell = run.cells[CELL]
+        assert {record.block for record in run.rounds(CELL)} == {0, 1}
+        assert cell["memory"]["host_peak_bytes"]["other engine"] > 2**20  # it was there while this one was measured
+        assert cell["memory"]["gpu_peak_bytes"] is None
+
+
 def test_ctrl_c_leaves_both_runs_and_the_comparison_so_far(tmp_path: Path) -> None:
     project = AbProject.make(tmp_path)
     process = project.start("ab", "builds/old", "builds/equal", "--scenario", "tiny", "--pairs", "12", "--out", "out")
@@ -111,9 +134,13 @@ def test_a_build_that_cannot_be_loaded_is_no_pass(tmp_path: Path) -> None:
         (["builds/old", "builds/slow", "--scenario", "tiny", "--pairs", "1"], "--pairs 1 cannot decide"),
         (["builds/old", "builds/slow", "--scenario", "tiny", "--rounds", "0"], "--rounds 0 is not possible"),
         (["builds/old", "builds/slow", "--scenario", "tiny", "--max-minutes", "0"], "no time to measure in"),
-        (["builds/old", "builds/slow", "--scenario", "tiny", "--path", "llmapi"], "a server that runs already"),
+        (
+            ["builds/old", "builds/slow", "--scenario", "tiny", "--path", "llmapi"],
+            "needs a server that cannot be started",
+        ),
         (["builds/old", "builds/slow", "--scenario", "tiny", "--gate", f"{CELL}:tpot_p99:5%"], "needs 662 requests"),
         (["builds/old", "builds/slow", "--scenario", "tiny", "--gate", "x"], "names no cell"),
+        (["builds/old", "builds/slow", "--scenario", "tiny", "--path", "core", "--co-resident"], "add --path direct"),
     ],
 )
 def test_a_wrong_choice_is_one_sentence_and_starts_nothing(

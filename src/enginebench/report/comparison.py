@@ -59,7 +59,8 @@ class Design:
 
     ``pairs``: measured ones; ``looks``: the numbers of pairs at which was decided, or would have been; ``stopped``: why
     it ended where it did; ``smallest_effect``: by the endpoint's key, what the whole budget finds four times out of
-    five, a fraction, from A/A noise; empty where that is not known.
+    five, a fraction, from A/A noise; empty where that is not known. ``co_resident``: both engines were loaded once and
+    stayed, so that blocks are no independent loads.
     """
 
     paired: bool
@@ -71,6 +72,7 @@ class Design:
     turns: tuple[Turn, ...] = ()
     discarded: tuple[Discarded, ...] = ()
     smallest_effect: Mapping[str, float] | None = None
+    co_resident: bool = False
     noise_sessions: int | None = None  # of A/A noise that an unpaired comparison rests on
 
 

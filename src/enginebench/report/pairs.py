@@ -12,7 +12,7 @@ from enginebench.report.units import DASH, count, percent, span
 from enginebench.report.view import Column, Table, Text
 
 LEAD = (
-    "One dot a pair of blocks: the change from the old build to the new one, each loaded anew, with the same seed. "
+    "One dot a pair of blocks: the change from the old build to the new one, with the same seed. "
     "Higher is worse. The shade between the dots is the interval of their mean, which decides; the grey one the margin."
 )
 MOST_TICKS = 10

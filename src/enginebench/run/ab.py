@@ -1,7 +1,7 @@
 """Two builds measured in turns: blocks in ABBA order, until every gated endpoint is decided or the budget ends.
 
-One engine at a time is loaded, each build's anew for every block. Leaves two ordinary runs, which say that they belong
-together, and decides nothing itself: after the looks it asks ``comparison``.
+One engine at a time is loaded, each build's anew for every block, unless both are wanted side by side. Leaves two
+ordinary runs, which say that they belong together, and decides nothing itself: after the looks it asks ``comparison``.
 """
 
 import time
@@ -15,6 +15,7 @@ from typing import Any
 from enginebench.errors import EnginebenchError
 from enginebench.report.comparison import Comparison, Turn
 from enginebench.run.ab_plan import AbPlan
+from enginebench.run.ab_resident import Residence
 from enginebench.run.ab_schedule import SIDES, Side, pair_seed, turns
 from enginebench.run.block import Block
 from enginebench.run.campaign import Campaign
@@ -45,12 +46,17 @@ class Interleaving:
         cells = len(plan.cells) * 2 * plan.pairs
         progress = Progress(total_cells=cells, estimate_s=plan.pair_s * plan.pairs)
         self.campaigns: dict[Side, Campaign] = {
-            side: Campaign(plan.plans[side], root, command, plan.attached, progress=progress) for side in SIDES
+            side: Campaign(
+                plan.plans[side], root, command, plan.attached, progress=progress, side_by_side=plan.co_resident
+            )
+            for side in SIDES
         }
+        self._residence = Residence([*self.campaigns.values()], plan.cells[0]) if plan.co_resident else None
         self._turns: list[Turn] = []
         self._facts: dict[str, Any] = {
             "gated": [asdict(each) for each in plan.gated],
             "gate_source": plan.gate_source,
+            "co_resident": plan.co_resident,
             "pairs_planned": plan.pairs,
             "looks": list(plan.looks),
             "stopped": "",
@@ -98,6 +104,8 @@ class Interleaving:
     def close(self, *, interrupted: bool) -> None:
         """Close both runs and write their pages."""
         with ExitStack() as closing:
+            if self._residence:
+                closing.callback(self._residence.leave)
             for side in SIDES:
                 closing.callback(self.campaigns[side].close, interrupted=interrupted)
 
@@ -108,7 +116,9 @@ class Interleaving:
         label = f"pair {pair + 1}/{self._plan.pairs} {side} {name}  "
         started, started_s = datetime.now(timezone.utc), time.monotonic()
         loads = len(campaign.store.sessions)
-        drive_block(campaign, Block(pair, pair, seed, label), self._plan.cells)
+        if self._residence:
+            self._residence.settle()
+        drive_block(campaign, Block(pair, pair, seed, label), self._plan.cells, stay=self._plan.co_resident)
         self._turns.append(
             Turn(
                 block=pair,

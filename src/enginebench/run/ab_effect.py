@@ -19,6 +19,8 @@ def smallest_effects(plan: AbPlan, root: Path, pairs: int) -> dict[str, float]:
     Sessions that followed each other tell what a pair of blocks differs by; where there are none, the variance
     between sessions is taken twice, which is more than a pair differs by.
     """
+    if plan.co_resident:  # the noise that is known is of engines that were loaded anew
+        return {}
     scenarios = {each.scenario.name: scenario_facts(each.scenario) for each in plan.plans["old"].cells}
     known = known_noise(root, environment(), scenarios)
     if known is None:
@@ -45,7 +47,9 @@ def introduction(plan: AbPlan, effects: Mapping[str, float]) -> list[str]:
         f"gated (by {plan.gate_source}): {each.key} ±{each.margin * 100:.3g}%{_finds(each, effects)}"
         for each in plan.gated
     ]
-    if plan.gated and not effects:
+    if plan.co_resident:
+        lines.append("Both engines are loaded once and stay loaded: what is found holds for these two loads alone.")
+    elif plan.gated and not effects:
         lines.append("The smallest slowdown that this finds is not known: measure the noise with enginebench noise.")
     return [*lines, *(f"! {problem.sentence}" for problem in plan.problems), *(f"! {each}" for each in plan.warnings)]
 

@@ -16,11 +16,12 @@ from enginebench.decide.model import Endpoint, Problem
 from enginebench.errors import RunError, ScenarioError
 from enginebench.plan.cells import PATHS, Cell
 from enginebench.plan.expand import Expansion, expand, requests_per_round
-from enginebench.plan.scenario import scenario_facts
+from enginebench.plan.scenario import MEMORY, scenario_facts
 from enginebench.plan.selection import Selection, load_selection
+from enginebench.run.ab_memory import REASON
 from enginebench.run.ab_schedule import SIDES, Side
 from enginebench.run.attached import EMBEDDED, OF_CHECKPOINTS, Attached, OwnServer
-from enginebench.run.direct import read_settings
+from enginebench.run.direct import read_settings, runtime_of
 from enginebench.run.endpoints import default_gates, floor, read_gates, scenario_gates
 from enginebench.run.managed import check_own_server
 from enginebench.run.plan import Plan, make_plan
@@ -41,6 +42,7 @@ class Wishes:
     rounds: int | None = None
     templates: Path | None = None
     overrides: tuple[str, ...] = ()  # MODEL.VARIABLE=VALUE
+    co_resident: bool = False
 
 
 def wishes_of(options: Any) -> Wishes:
@@ -54,6 +56,7 @@ def wishes_of(options: Any) -> Wishes:
         rounds=options.rounds,
         templates=options.templates,
         overrides=tuple(options.set),
+        co_resident=getattr(options, "co_resident", False),
     )
 
 
@@ -62,6 +65,7 @@ class AbPlan:
     """Two builds, the cells that both can run, and what decides. ``gate_source``: who named the endpoints.
 
     ``attached``: what is asked of servers that are started. ``warnings``: what there is to worry about in them.
+    ``co_resident``: both engines are loaded once and stay, in place of anew for every block.
     """
 
     plans: Mapping[Side, Plan]
@@ -71,6 +75,7 @@ class AbPlan:
     problems: tuple[Problem, ...] = ()
     attached: Attached = field(default_factory=Attached)
     warnings: tuple[str, ...] = ()
+    co_resident: bool = False
 
     @property
     def cells(self) -> tuple[Cell, ...]:
@@ -104,9 +109,40 @@ def plan_ab(builds: Mapping[Side, Build], wishes: Wishes, root: Path, pairs: int
     plans, problems = plan_sides(builds, wishes, root)
     gated, source = gates_of(plans["old"], wishes.gates)
     _check_floors(gated, plans["old"])
+    if wishes.co_resident:
+        check_together(plans, gated)
     attached = attached_of(wishes, plans["old"])
     warnings = [f"{side}: {each}" for side in SIDES for each in check_servers(plans[side], attached)]
-    return AbPlan(plans, gated, source, pairs, problems, attached, tuple(warnings))
+    return AbPlan(plans, gated, source, pairs, problems, attached, tuple(warnings), wishes.co_resident)
+
+
+def check_together(plans: Mapping[Side, Plan], gated: Sequence[Endpoint]) -> None:
+    """Raise RunError when both engines cannot stay loaded, or what is gated cannot be known of engines that do."""
+    cells = [each.cell for each in plans["old"].cells]
+    if away := [cell for cell in cells if cell.path != "direct"]:
+        raise RunError(
+            f"--co-resident keeps engines loaded on the path 'direct' alone, and cell {away[0].id} is on another: "
+            "add --path direct, or leave --co-resident out."
+        )
+    if len({each.scenario.kv_cache_reuse for each in plans["old"].cells}) > 1:
+        raise RunError(
+            "--co-resident loads each engine once, and kv_cache_reuse is on in some cells and off in others."
+        )
+    for plan in plans.values():
+        if not _has_fixed_pool(plan):
+            raise RunError(
+                f"--co-resident needs KV pools of a fixed size, and that of {plan.build.name} is none: add --engine "
+                "kv_cache_tokens=N, or max_tokens to the kv_cache_config of its llm_args file, or leave it out."
+            )
+    if any(each.metric == MEMORY for each in gated):
+        raise RunError(f"--co-resident cannot gate {MEMORY}, since {REASON}: leave one of them out.")
+
+
+def _has_fixed_pool(plan: Plan) -> bool:
+    if plan.build.kind == "reference":
+        return True
+    options = runtime_of(plan.build, plan.engine)[1]
+    return bool(options.get("kv_cache_tokens") or (options["llm_args"].get("kv_cache_config") or {}).get("max_tokens"))
 
 
 def attached_of(wishes: Wishes, plan: Plan) -> Attached:

@@ -23,6 +23,7 @@ from enginebench.plan.scenario import scenario_facts
 from enginebench.report.index import write_index
 from enginebench.report.page import write_report
 from enginebench.report.terminal import headline
+from enginebench.run.ab_memory import cell_side_by_side, session_side_by_side
 from enginebench.run.attached import Attached
 from enginebench.run.block import Block, BlockRecords, as_results, block_records
 from enginebench.run.cell import CellRun, cell_result, unmeasured_result
@@ -34,12 +35,16 @@ from enginebench.run.progress import Progress
 from enginebench.run.sessions import Sessions
 from enginebench.store import RunStore
 
+OTHER_ENGINE = "other engine"
+"""The role of processes that belong to the run beside this one."""
+
 
 class Campaign:
     """One run: opens cells, keeps their results, and closes what it opened.
 
     ``progress``: where a person watches; by default it counts the cells of this run. ``telemetry``: not yet started;
-    by default it watches this machine.
+    by default it watches this machine. ``side_by_side``: the engine of another campaign is loaded all the while, too,
+    and whoever drives both holds the GPU lease.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class Campaign:
         *,
         progress: Progress | None = None,
         telemetry: Telemetry | None = None,
+        side_by_side: bool = False,
     ):
         self._plan = plan
         self._root = root
@@ -59,6 +65,8 @@ class Campaign:
         self._progress = progress or Progress(total_cells=len(plan.cells), estimate_s=plan.estimate_s)
         self._store = RunStore.create(root, _header(plan, command, attached))
         self._telemetry = telemetry or Telemetry()
+        self._watching = False
+        self._side_by_side = side_by_side
         self._gpu = GpuWatch(self._telemetry, plan.build, attached)
         self._block = Block()
         self._kept: dict[str, list[BlockRecords]] = {}
@@ -75,6 +83,7 @@ class Campaign:
             engine=plan.engine,
             gpu=self._gpu,
         )
+        self._sessions.lease = not side_by_side
         self._client_check = ClientCheck(self._store.directory / "logs", plan.build.python, shards)
         self.measured = 0
         self.started_at_c: float | None = None  # the warmest GPU when the block at hand began
@@ -93,16 +102,32 @@ class Campaign:
         """Start a block. Raises EnginebenchError when memory cannot be watched."""
         self._block = block
         self._sessions.block = block.number
-        self._telemetry.start()
+        self._watch()
         self.started_at_c = _warmest(self._telemetry.fresh())
 
-    def end(self) -> None:
-        """End the block: its engine and server go, and their memory is known. Safe to call again."""
+    def end(self, *, stay: bool = False) -> None:
+        """End the block: its engine and server go, unless they ``stay``, and their memory is known. Safe to repeat."""
         try:
-            self._sessions.close()
+            if not stay:
+                self._sessions.close()
         finally:
-            self._telemetry.stop()
-            self._store.write_sessions(self._sessions.records)
+            if not stay:
+                self._telemetry.stop()
+                self._watching = False
+            self._store.write_sessions(self._session_records)
+
+    def load(self, cell: Cell) -> None:
+        """Load the engine for ``cell`` before any block. Raises EnginebenchError when it cannot be loaded."""
+        self._watch()
+        self._sessions.use(cell.path, self._planned[cell.id].scenario.kv_cache_reuse)
+
+    def tolerate(self, other: "Campaign") -> None:
+        """The processes of ``other`` are meant to be on the GPU beside the engine of this run."""
+        self._telemetry.unwatch(OTHER_ENGINE)
+        for pid in other._sessions.pids:
+            self._telemetry.watch(OTHER_ENGINE, pid)
+        before = [each for each in (self._gpu.before, other._gpu.before) if each]
+        self._gpu.before = min(before, key=lambda state: state.stamp_ns, default=None)
 
     def not_applicable(self, cell: Cell) -> str | None:
         """The limit of the build that the cell exceeds, recorded; None when it can run."""
@@ -156,6 +181,16 @@ class Campaign:
         self._progress.ended(headline({"metrics": as_results(result["per_block"][-1])}))
         return result
 
+    @property
+    def _session_records(self) -> list[dict[str, Any]]:
+        records = self._sessions.records
+        return [session_side_by_side(each) for each in records] if self._side_by_side else records
+
+    def _watch(self) -> None:
+        if not self._watching:
+            self._telemetry.start()
+            self._watching = True
+
     def close(self, *, interrupted: bool = False) -> Path:
         """Close engine and server, finish the record, write the page and the index; return the page's path.
 
@@ -166,7 +201,7 @@ class Campaign:
         finally:
             self.end()
             self._write_samples()
-            self._store.finish(sessions=self._sessions.records, interrupted=interrupted or bool(self._not_reached()))
+            self._store.finish(sessions=self._session_records, interrupted=interrupted or bool(self._not_reached()))
         page = write_report(self._store.directory)
         write_index(self._root)
         return page
@@ -231,6 +266,7 @@ class Campaign:
                 result["validity"] = self._with_server(cell_id, result["validity"])
             if self._telemetry.silent:
                 result["findings"] += ["The memory sampler died: this cell and those after it have no memory."]
+            result = cell_side_by_side(result) if self._side_by_side else result
             self._store.write_calibration(self._client_check.record)
         else:
             result = unmeasured_result(planned, "failed", blocks[-1].summary["broken"], blocks)

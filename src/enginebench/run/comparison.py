@@ -32,6 +32,11 @@ from enginebench.run.machine import machine_words
 
 Json = Mapping[str, Any]
 
+ONE_LOAD = (
+    "Both engines were loaded once and stayed loaded side by side: a block is not a load of its own, so that this "
+    "holds for these two loads alone; others of the same builds may differ by more."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Terms:
@@ -70,6 +75,7 @@ def compare(
         gate=gate(verdicts, problems, terms.policy),
         problems=problems,
         causes=_causes(old, new, verdicts),
+        notes=tuple(_notes(design)),
         units={each.metric: _unit(each.metric) for each in endpoints},
     )
 
@@ -211,10 +217,18 @@ def _design(old: Json, new: Json, source: str, terms: Terms) -> Design:
         looks=tuple(ab["looks"]),
         stopped=ab["stopped"],
         gate_source=source,
+        co_resident=ab.get("co_resident", False),
         turns=turns,
         discarded=discarded_pairs(old, new),
         smallest_effect=ab["smallest_effect"],
     )
+
+
+def _notes(design: Design) -> Iterator[str]:
+    if design.co_resident:
+        yield ONE_LOAD
+        if any(sum(turn.loads for turn in design.turns if turn.side == side) > 1 for side in SIDES):
+            yield "An engine broke and was loaded again: blocks before and after it are not of one load."
 
 
 def _causes(old: Json, new: Json, verdicts: Sequence[Verdict]) -> tuple[Cause, ...]:

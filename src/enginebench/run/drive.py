@@ -8,8 +8,10 @@ from enginebench.run.block import Block
 from enginebench.run.campaign import Campaign
 
 
-def drive_block(campaign: Campaign, block: Block, cells: Sequence[Cell]) -> None:
+def drive_block(campaign: Campaign, block: Block, cells: Sequence[Cell], *, stay: bool = False) -> None:
     """Load the engine anew and measure ``cells``. A cell that breaks is kept as such, and the others go on.
+
+    ``stay``: the engine that is loaded is used, and stays loaded.
 
     Raises:
         EnginebenchError: the run cannot go on at all, e.g. a full disk.
@@ -19,7 +21,7 @@ def drive_block(campaign: Campaign, block: Block, cells: Sequence[Cell]) -> None
         for cell in cells:
             drive_cell(campaign, cell)
     finally:
-        campaign.end()
+        campaign.end(stay=stay)
 
 
 def drive_cell(campaign: Campaign, cell: Cell) -> None:

@@ -66,6 +66,7 @@ class Sessions:
         self.watched: WatchedServer | None = None  # the server behind the path at hand
         self._pages: list[PageSample] = []  # of servers that are watched no more
         self._way = ("", False)  # the path, and whether the engine reuses its KV cache
+        self.lease = True  # False: somebody else holds the GPU lease meanwhile
         self.block = 0  # for which what is opened is opened
         self.wrapper: Wrapper | None = None  # runs the process that holds the engine, worker or server
         self._entries: list[tuple[dict[str, Any], MemoryPhases, KvPool]] = []
@@ -116,6 +117,11 @@ class Sessions:
     def server(self) -> "TritonServer | None":
         """The server that was started for the path at hand."""
         return self._server
+
+    @property
+    def pids(self) -> tuple[int, ...]:
+        """The processes of the worker that is open now."""
+        return tuple(pids_of(self._worker)) if self._worker else ()
 
     def log(self, path: str) -> Path:
         """Where the worker of ``path`` writes what it has to say."""
@@ -203,7 +209,8 @@ class Sessions:
 
     def _prepare_engine(self) -> None:
         """Before an engine is loaded: nobody else's is on the GPU, and what is used without it is known."""
-        self._engine.enter_context(GpuLease(self._telemetry))
+        if self.lease:
+            self._engine.enter_context(GpuLease(self._telemetry))
         self._phases = MemoryPhases(self._telemetry)
         self._phases.before_load()
         self._engine.callback(self._phases.after_unload)
