@@ -154,8 +154,8 @@ def _add_schema(commands: "argparse._SubParsersAction[argparse.ArgumentParser]")
 
 
 def _schema(options: argparse.Namespace) -> None:
+    from enginebench.files import write_text
     from enginebench.plan.scenario import schema
-    from enginebench.store import write_text
 
     text = json.dumps(schema(), indent=2, ensure_ascii=False) + "\n"
     if options.out is None:

@@ -9,6 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from enginebench.errors import RunError
+from enginebench.files import write_text
+
 if TYPE_CHECKING:
     from enginebench.report.comparison import Comparison
 
@@ -113,13 +116,8 @@ def comparison_json(comparison: "Comparison") -> str:
 
 def write(path: Path | None, text: str) -> None:
     """Write a file with the directories that lead to it; None: nothing. Raises RunError."""
-    from enginebench.errors import RunError
-    from enginebench.files import writing
-    from enginebench.store import write_text
-
-    if path is not None and path.is_dir():
+    if path is None:
+        return
+    if path.is_dir():
         raise RunError(f"{path} is a directory, and a file is to be written: name one.")
-    if path is not None:
-        with writing(path.parent):
-            path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, text)
+    write_text(path, text)

@@ -20,6 +20,13 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
         aside.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Replace the file ``path`` by ``text``, and make the directories that lead to it. Raises RunError."""
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+
+
 def sync(path: Path) -> None:
     """Have the system write a file or directory out."""
     descriptor = os.open(path, os.O_RDONLY)

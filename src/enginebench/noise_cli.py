@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enginebench.compare_options import add_choices
+from enginebench.errors import RunError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -45,7 +46,7 @@ def _noise(options: argparse.Namespace) -> int:
     root = Path.cwd()
     sessions = (0 if options.add else SESSIONS) if options.sessions is None else options.sessions
     if sessions < 0 or not (sessions or options.add):
-        raise _refused(f"--sessions {sessions} measures nothing: give 1 or more, or runs with --add.")
+        raise RunError(f"--sessions {sessions} measures nothing: give 1 or more, or runs with --add.")
     kept, interrupted = [load_run(find_run(text, root)).data for text in options.add], False
     if sessions:
         directory, interrupted = _measure(options, sessions)
@@ -55,12 +56,6 @@ def _noise(options: argparse.Namespace) -> int:
         _show(run)
     print("\n".join(f"kept in {file.relative_to(root)}" for file in dict.fromkeys(files)))
     return 130 if interrupted else 0
-
-
-def _refused(sentence: str) -> Exception:
-    from enginebench.errors import RunError
-
-    return RunError(sentence)
 
 
 def _measure(options: argparse.Namespace, sessions: int) -> tuple[Path, bool]:

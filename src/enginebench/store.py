@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from enginebench.errors import RunError
-from enginebench.files import write_aside, writing
+from enginebench.files import write_text, writing
 from enginebench.measure.gpu_trace import gpu_columns
 from enginebench.measure.records import RoundRecord
 from enginebench.store_tables import Arrivals, read_arrivals, read_requests, read_rounds, write_columns, write_rounds
@@ -256,12 +256,6 @@ def _check_keys(data: Any, keys: Sequence[str], where: str) -> None:
     missing = [key for key in keys if key not in data]
     if missing:
         raise RunError(f"{where} lacks {', '.join(map(repr, missing))}: it is damaged; use an intact copy.")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Replace the file ``path`` by ``text``, whole or not at all. Raises RunError."""
-    with writing(path):
-        write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
 def _utc(moment: datetime) -> str:

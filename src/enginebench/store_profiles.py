@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enginebench.errors import RunError
-from enginebench.files import write_aside, writing
+from enginebench.files import write_text, writing
 from enginebench.measure.records import RoundRecord
 from enginebench.store_tables import read_columns, read_rounds, write_columns, write_rounds
 
@@ -69,10 +69,7 @@ def write_profile(directory: Path, data: Mapping[str, Any]) -> None:
 
 def write_json(path: Path, value: Any) -> None:
     """Replace ``path``, whole or not at all. Raises RunError."""
-    text = json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=1, allow_nan=False))
 
 
 def write_records(directory: Path, rounds: Sequence[RoundRecord]) -> None:

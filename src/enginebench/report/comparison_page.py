@@ -9,6 +9,7 @@ from pathlib import Path
 
 from enginebench.decide.gate import sentence
 from enginebench.decide.model import Verdict
+from enginebench.files import write_text
 from enginebench.report import comparison_words as words
 from enginebench.report.change_table import Changes, changes_of
 from enginebench.report.comparison import Comparison
@@ -31,7 +32,6 @@ from enginebench.report.summary import date
 from enginebench.report.trend_figures import Line, trend_section
 from enginebench.report.units import count
 from enginebench.report.view import Table
-from enginebench.store import write_text
 
 NAME = "report.html"
 _MEANINGS = {

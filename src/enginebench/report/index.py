@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from enginebench.errors import RunError
+from enginebench.files import write_text
 from enginebench.report.cells import Json, cells_of
 from enginebench.report.comparison import comparison_from_json
 from enginebench.report.comparison_words import headline, level_of
@@ -18,7 +19,7 @@ from enginebench.report.page import render
 from enginebench.report.summary import REFERENCE_LABEL, date, hardware, is_reference, verdict
 from enginebench.report.units import DASH, count
 from enginebench.run_lookup import all_runs
-from enginebench.store import load_run, write_text
+from enginebench.store import load_run
 
 INDEX = Path("reports") / "index.html"
 
@@ -83,7 +84,6 @@ def write_index(root: Path) -> Path:
     compared = tuple(comparison_rows(root))
     more = f" and {count(len(compared), 'comparison')}" if compared else ""
     page = IndexPage("enginebench runs", f"{count(len(rows), 'run')}{more}, the latest first", rows, compared)
-    target.parent.mkdir(parents=True, exist_ok=True)
     write_text(target, render("index.html.j2", page, {"runs": [row.run_id for row in rows]}))
     return target
 

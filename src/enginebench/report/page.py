@@ -5,9 +5,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from enginebench.files import write_text
 from enginebench.report.model import page_of
 from enginebench.report.view import Shell
-from enginebench.store import load_run, write_text
+from enginebench.store import load_run
 
 if TYPE_CHECKING:
     from jinja2 import Environment

@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from enginebench.files import write_text
 from enginebench.report.figures import Section
 from enginebench.report.page import render
 from enginebench.report.trend import Series, trend_json
 from enginebench.report.trend_figures import Line, trend_section
 from enginebench.report.units import count
-from enginebench.store import write_text
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from enginebench.errors import RunError
+from enginebench.files import write_text
 from enginebench.plan.messages import did_you_mean
 from enginebench.run.machine import machine_slug
 from enginebench.run_lookup import find_run
-from enginebench.store import load_run, write_text
+from enginebench.store import load_run
 
 Json = Mapping[str, Any]
 
@@ -51,10 +52,6 @@ def save_baseline(run_dir: Path, root: Path, name: str | None = None, *, replace
     if file.exists() and not replace:
         raise RunError(f"{file} exists: choose another --name, or replace it with --replace.")
     content = {"schema": SCHEMA, "name": name, "saved": _now(), "run": _small(data)}
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{file.parent} cannot be made ({error.strerror}): choose another directory.") from error
     write_text(file, json.dumps(content, ensure_ascii=False, indent=1) + "\n")
     return file
 

@@ -16,9 +16,9 @@ from typing import Any
 from enginebench.decide.model import Endpoint, Noise
 from enginebench.decide.noise import estimate_noise
 from enginebench.errors import RunError
+from enginebench.files import write_text
 from enginebench.run.endpoints import DEFAULT_MARGIN, endpoint, samples_of, watched
 from enginebench.run.machine import machine_slug, machine_words, workload_key
-from enginebench.store import write_text
 
 Json = Mapping[str, Any]
 
@@ -99,10 +99,6 @@ def _sessions(run: Json) -> list[dict[str, Any]]:
 def _add(file: Path, head: Mapping[str, Any], sessions: Sequence[Json]) -> None:
     before = _read(file)["sessions"] if file.is_file() else []
     kept = [each for each in before if each["run"] != sessions[0]["run"]]
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise RunError(f"{file.parent} cannot be made ({error.strerror}): choose another directory.") from error
     write_text(file, json.dumps({**head, "sessions": [*kept, *sessions]}, ensure_ascii=False, indent=1) + "\n")
 
 

@@ -55,7 +55,6 @@ def publish_page(comparison: Comparison, old: Stored, new: Stored, root: Path, t
         RunError: it cannot be written.
     """
     subject = subject_of(comparison, old, new, history_of(comparison, (old.data, new.data), root))
-    target.parent.mkdir(parents=True, exist_ok=True)
     write_comparison(subject, target)
     if target.resolve().is_relative_to((root / COMPARISONS).resolve()):
         write_index(root)
