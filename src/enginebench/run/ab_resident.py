@@ -11,10 +11,10 @@ from enginebench.run.campaign import Campaign
 class Residence:
     """Loads the engines of two campaigns before the first block, and gives the lease back when both are gone."""
 
-    def __init__(self, campaigns: Sequence[Campaign], cell: Cell):
+    def __init__(self, campaigns: Sequence[Campaign], cell: Cell, telemetry: Telemetry | None = None):
         self._campaigns = campaigns
         self._cell = cell  # any one: all want the engine alike
-        self._telemetry = Telemetry()
+        self._telemetry = telemetry or Telemetry()
         self._lease = GpuLease(self._telemetry)
         self._held = False  # the lease
         self._loaded = False
