@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import signal
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enginebench.compare_options import add_choices, add_files, add_judging, add_place, comparison_json, publish, write
+from enginebench.errors import RunError
 
 if TYPE_CHECKING:
     from enginebench.builds.model import Build
@@ -50,9 +50,10 @@ def _ab(options: argparse.Namespace) -> int:
     from enginebench.run.ab_plan import plan_ab, wishes_of
     from enginebench.run.builds import parse_build
     from enginebench.run.comparison import Terms
+    from enginebench.run.signals import end_as_ctrl_c_does
 
     if options.max_minutes is not None and not 0 < options.max_minutes < math.inf:
-        raise _refused(f"--max-minutes {options.max_minutes:g} is no time to measure in: give a number above 0.")
+        raise RunError(f"--max-minutes {options.max_minutes:g} is no time to measure in: give a number above 0.")
     builds: dict[Side, Build] = {
         "old": parse_build(options.old, options.tokenizer, options.trust_remote_code),
         "new": parse_build(options.new, options.tokenizer, options.trust_remote_code),
@@ -62,17 +63,10 @@ def _ab(options: argparse.Namespace) -> int:
     wishes = wishes_of(options)
     plan = plan_ab(builds, wishes, Path.cwd(), options.pairs)
     effects = _introduce(plan, options.max_minutes)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # a cancelled CI job and a closed terminal end as Ctrl-C does
-        signal.signal(number, signal.default_int_handler)
+    end_as_ctrl_c_does()
     terms = Terms(policy=options.policy, problems=plan.problems)
     outcome = run_ab(plan, Path.cwd(), ["enginebench", *sys.argv[1:]], terms, Budget(options.max_minutes), effects)
     return _conclude(outcome, options)
-
-
-def _refused(sentence: str) -> Exception:
-    from enginebench.errors import RunError
-
-    return RunError(sentence)
 
 
 def _introduce(plan: "AbPlan", max_minutes: float | None) -> Mapping[str, float]:

@@ -1,7 +1,6 @@
 """``enginebench noise`` on the command line: A/A sessions of one build, kept for comparisons of stored runs."""
 
 import argparse
-import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,6 +61,7 @@ def _measure(options: argparse.Namespace, sessions: int) -> tuple[Path, bool]:
     from enginebench.run.ab_plan import attached_of, check_servers, plan_one, wishes_of
     from enginebench.run.builds import build_from_option
     from enginebench.run.noise_run import measure_sessions
+    from enginebench.run.signals import end_as_ctrl_c_does
 
     root = Path.cwd()
     build = build_from_option(options.build, root, options.tokenizer, options.trust_remote_code)
@@ -69,8 +69,7 @@ def _measure(options: argparse.Namespace, sessions: int) -> tuple[Path, bool]:
     plan = plan_one(build, wishes, root)
     attached = attached_of(wishes, plan)
     print("".join(f"! {warning}\n" for warning in check_servers(plan, attached)), end="", flush=True)
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
+    end_as_ctrl_c_does()
     return measure_sessions(plan, root, ["enginebench", *sys.argv[1:]], sessions, attached)
 
 

@@ -4,7 +4,6 @@ One item measures one cell; one round of pytest-benchmark is one pass over the c
 Verdicts are not given here: items report, ``enginebench`` commands decide.
 """
 
-import signal
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -242,6 +241,7 @@ def _campaign(config: pytest.Config) -> "Campaign":
 def _start(config: pytest.Config, bench: Bench) -> "Campaign":
     from enginebench.run.block import Block
     from enginebench.run.campaign import Campaign
+    from enginebench.run.signals import end_as_ctrl_c_does
 
     assert bench.plan is not None
     assert bench.attached is not None
@@ -253,8 +253,7 @@ def _start(config: pytest.Config, bench: Bench) -> "Campaign":
         shards=bench.shards,
     )
     campaign.begin(Block())
-    for number in (signal.SIGTERM, signal.SIGHUP):  # a cancelled CI job and a closed terminal end as Ctrl-C does
-        signal.signal(number, signal.default_int_handler)
+    end_as_ctrl_c_does()
     if not config.option.benchmark_json:
         _write_benchmark_json_to(config, campaign.directory / "benchmark.json")
     return campaign

@@ -11,7 +11,7 @@ Json = Mapping[str, Any]
 ALLOWABLE = ("hardware", "driver", "power", "scenario", "path", "tokens", "cell")
 """What a user may allow to differ, by name; it stays recorded."""
 
-_NOT_THE_LOAD = ("description", "gate", "name")
+NOT_THE_LOAD = ("description", "gate", "name")
 """Keys of a scenario that say nothing of what is measured."""
 
 
@@ -55,7 +55,7 @@ def _server(run: Json) -> str:
 def _scenarios(old: Json, new: Json) -> Iterator[Problem]:
     ours, theirs = old["plan"]["scenarios"], new["plan"]["scenarios"]
     for name in ours.keys() & theirs.keys():
-        keys = (ours[name].keys() | theirs[name].keys()).difference(_NOT_THE_LOAD)
+        keys = (ours[name].keys() | theirs[name].keys()).difference(NOT_THE_LOAD)
         for key in sorted(keys):
             one, two = (_text(facts.get(key)) for facts in (ours[name], theirs[name]))
             if one != two:

@@ -51,11 +51,11 @@ def by_noise(values: Values, noise: Noise | None) -> Verdict:
     return _against(values.limit, verdict, known)
 
 
-def smallest_stored_effect(known: Variance, margin: float, *, endpoints: int = 1) -> float:
+def smallest_stored_effect(known: Variance, margin: float) -> float:
     """The smallest slowdown, a fraction, that a comparison of two stored runs finds four times out of five."""
     from scipy.special import stdtrit
 
-    t = stdtrit(known.degrees, 1 - ALPHA / endpoints) + stdtrit(known.degrees, POWER)
+    t = stdtrit(known.degrees, 1 - ALPHA) + stdtrit(known.degrees, POWER)
     return math.expm1(math.log1p(margin) + float(t) * math.sqrt(2 * known.variance))
 
 

@@ -190,7 +190,7 @@ class PythonProfiler:
         return {"files": files, "notes": [], "functions": functions}
 
 
-def hottest(tree: Mapping[str, Any], thread: str, most: int = HOTTEST) -> list[dict[str, Any]]:
+def hottest(tree: Mapping[str, Any], thread: str) -> list[dict[str, Any]]:
     """The functions in which the samples of a pyinstrument tree were, by their own time (s), the longest first."""
     own: dict[tuple[str, str], float] = {}
     left: list[tuple[Mapping[str, Any], tuple[str, str]]] = [(tree, ("", ""))]
@@ -202,7 +202,7 @@ def hottest(tree: Mapping[str, Any], thread: str, most: int = HOTTEST) -> list[d
         key = caller if name == "[self]" else (name, where)  # so pyinstrument calls what a function did itself
         left += [(child, key) for child in children]
         own[key] = own.get(key, 0.0) + frame["time"] - sum(child["time"] for child in children)
-    ranked = sorted(own.items(), key=lambda item: -item[1])[:most]
+    ranked = sorted(own.items(), key=lambda item: -item[1])[:HOTTEST]
     return [{"thread": thread, "function": name, "place": place, "s": s} for (name, place), s in ranked if s > 0]
 
 

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from enginebench.clock import now_ns
 from enginebench.errors import ServerError
-from enginebench.server.metrics_page import Labels, Reading, kept, parse
+from enginebench.server.metrics_page import Labels, Reading, kept, parse, series
 from enginebench.server.plain_http import fetch
 
 PERIOD_S = 0.1  # as often as TensorRT-LLM's backend renews its gauges by default
@@ -87,7 +87,7 @@ def state_before(samples: Sequence[PageSample], stamp_ns: int) -> dict[tuple[str
     for sample in samples:
         if sample.stamp_ns >= stamp_ns:
             break
-        state |= {(each.family, each.labels): each.value for each in sample.changed}
+        state |= series(sample.changed)
     return state
 
 
@@ -118,7 +118,7 @@ def sample_until_end(url: str, period_s: float) -> None:
             print(json.dumps([stamp_ns, None]), flush=True)
         else:
             changed = [each for each in page if known.get((each.family, each.labels)) != each.value]
-            known |= {(each.family, each.labels): each.value for each in changed}
+            known |= series(changed)
             rows = [[each.family, dict(each.labels), each.value] for each in changed]
             print(json.dumps([stamp_ns, rows]), flush=True)
         cost_s = time.thread_time() - cpu_s

@@ -116,13 +116,8 @@ def from_pages(samples: Sequence[PageSample], started_ns: int, ended_ns: int) ->
     for sample in samples:
         state |= page.series(sample.changed)
         if started_ns <= sample.stamp_ns <= ended_ns:
-            rows.append({"stamp_ns": sample.stamp_ns, **{name: _gauge(state, *SAMPLED[name]) for name in SAMPLED}})
+            rows.append({"stamp_ns": sample.stamp_ns, **{name: page.gauge(state, *SAMPLED[name]) for name in SAMPLED}})
     return _columns([row for row in rows if any(row[name] is not None for name in SAMPLED)])
-
-
-def _gauge(state: Mapping[tuple[str, page.Labels], float], family: str, label: str, kind: str) -> float | None:
-    found = [value for (known, labels), value in state.items() if known == family and (label, kind) in labels]
-    return sum(found) if found else None
 
 
 def _columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:

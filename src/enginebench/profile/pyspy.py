@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from enginebench.measure.profilers import HOTTEST
+
 MISSING = "There is no py-spy on PATH: pip install py-spy."
 PERMISSION = (
     "py-spy needs the permission to trace other processes: run as root, with --cap-add SYS_PTRACE in a container, or "
     "with kernel.yama.ptrace_scope at 0"
 )
 WRITE_TIMEOUT_S = 60.0
-MOST = 25
 
 
 def find_py_spy() -> str | None:
@@ -50,7 +51,7 @@ def record(processes: Sequence[tuple[str, int]], directory: Path, kept: dict[str
                 kept["notes"].append(f"{name} could not be sampled ({said}): {PERMISSION}.")
 
 
-def hottest(profile: Mapping[str, Any], thread: str, most: int = MOST) -> list[dict[str, Any]]:
+def hottest(profile: Mapping[str, Any], thread: str) -> list[dict[str, Any]]:
     """The functions of a speedscope file by the time in which they were on top of the stack."""
     frames = profile["shared"]["frames"]
     own: dict[int, float] = {}
@@ -58,7 +59,7 @@ def hottest(profile: Mapping[str, Any], thread: str, most: int = MOST) -> list[d
         for stack, weight in zip(each["samples"], each["weights"], strict=True):
             if stack:
                 own[stack[-1]] = own.get(stack[-1], 0.0) + weight
-    ranked = sorted(own.items(), key=lambda item: -item[1])[:most]
+    ranked = sorted(own.items(), key=lambda item: -item[1])[:HOTTEST]
     return [
         {
             "thread": thread,

@@ -78,7 +78,7 @@ class Design:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """A comparison. ``verdicts``: gated endpoints first; ``differences``: of the builds, as sentences."""
+    """A comparison. ``verdicts``: gated endpoints first; ``notes``: sentences that belong beside them."""
 
     id: str
     created: str

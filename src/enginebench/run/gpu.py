@@ -124,7 +124,7 @@ class GpuWatch:
         validity: Mapping[str, Any],
         *,
         last_block: bool = False,
-    ) -> "Told":
+    ) -> Told:
         """What the machine has to say of a cell. ``records``: its rounds, those of every block that was kept, or of the
         last; ``validity``: what is known of the client."""
         kept = self._kept[planned.cell.id][-1 if last_block else 0 :]

@@ -6,10 +6,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-Json = Mapping[str, Any]
+from enginebench.decide.comparable import NOT_THE_LOAD
 
-NOT_THE_LOAD = ("description", "gate", "name", "rounds")
-"""Keys of a scenario that say nothing of what an engine is asked."""
+Json = Mapping[str, Any]
 
 _NOT_A_NAME = re.compile(r"\(.*?\)|CPU|@.*|Processor")
 
@@ -34,7 +33,7 @@ def machine_slug(environment: Json) -> str:
 
 def workload_key(scenario: Json) -> str:
     """Eight digits of a hash of what a scenario asks of an engine; ``scenario`` as run.json has it."""
-    asked = {key: value for key, value in scenario.items() if key not in NOT_THE_LOAD}
+    asked = {key: value for key, value in scenario.items() if key not in (*NOT_THE_LOAD, "rounds")}
     return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
 
 

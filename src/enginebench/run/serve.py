@@ -1,7 +1,6 @@
 """Serve a build with Triton until the user has had enough: for ``--triton-url`` and for other clients."""
 
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -13,6 +12,7 @@ from enginebench.builds.build import Build
 from enginebench.report.repository import repository_text
 from enginebench.run.attached import OwnServer
 from enginebench.run.managed import prepare
+from enginebench.run.signals import end_as_ctrl_c_does
 
 CHECK_EVERY_S = 0.5
 
@@ -35,8 +35,7 @@ def serve(
     prepared = prepare(build, bls_instances, own or OwnServer(), engine)
     if filled := prepared.as_json():
         print(f"{repository_text(filled)}\nStarting Triton; loading the engine …", file=sys.stderr, flush=True)
-    for number in (signal.SIGTERM, signal.SIGHUP):  # a stopped service and a closed terminal end as Ctrl-C does
-        signal.signal(number, signal.default_int_handler)
+    end_as_ctrl_c_does()
     scratch = Path(tempfile.mkdtemp(prefix="enginebench-serve-"))  # stays when the server fails: its log is there
     try:
         with prepared.start(scratch / "model_repository", scratch, http_port) as server:

@@ -243,12 +243,9 @@ class CellNumbers:
             if not any(start_ns <= sample.stamp_ns <= end_ns for start_ns, end_ns in spans):
                 continue
             pages += 1
-            for name, (family, label, kind) in GAUGES.items():
-                found = [
-                    value for (known, labels), value in state.items() if known == family and (label, kind) in labels
-                ]
-                if found:
-                    seen.setdefault(name, []).append(sum(found))
+            for name, which in GAUGES.items():
+                if (value := page.gauge(state, *which)) is not None:
+                    seen.setdefault(name, []).append(value)
         summary = {name: {"min": min(values), "max": max(values)} for name, values in seen.items()}
         return {"pages": pages, "missed": sampler.missed, "values": summary}
 

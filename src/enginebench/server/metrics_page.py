@@ -72,6 +72,12 @@ def values(readings: Iterable[Reading], family: str, label: str) -> dict[str, fl
     return found
 
 
+def gauge(state: Mapping[tuple[str, Labels], float], family: str, label: str, kind: str) -> float | None:
+    """The sum of the values in ``state``, as of ``series``, of ``family`` with this label; None: not offered."""
+    found = [value for (known, labels), value in state.items() if known == family and (label, kind) in labels]
+    return sum(found) if found else None
+
+
 def series(readings: Iterable[Reading]) -> Mapping[tuple[str, Labels], float]:
     """Value by family and labels."""
     return {(each.family, each.labels): each.value for each in readings}

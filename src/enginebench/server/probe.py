@@ -12,11 +12,13 @@ from urllib.parse import urlsplit
 
 from enginebench.errors import ServerError
 
+HEALTH_TIMEOUT_S = 2.0
 
-def server_name(url: str, timeout_s: float = 2.0) -> str | None:
+
+def server_name(url: str) -> str | None:
     """The id that the server at ``url`` was started with, or None while nothing there is ready."""
     try:
-        with _connected(url, timeout_s) as connection:
+        with _connected(url, HEALTH_TIMEOUT_S) as connection:
             connection.request("GET", "/v2/health/ready")
             ready = connection.getresponse()
             ready.read()
