@@ -6,6 +6,7 @@ exit code 1.
 
 import argparse
 import json
+import math
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from enginebench.doctor_cli import add_doctor
 from enginebench.errors import EnginebenchError
 from enginebench.export_cli import add_export
 from enginebench.noise_cli import add_noise
+from enginebench.output import printing
 from enginebench.report_cli import add_report
 from enginebench.serve_cli import add_serve
 from enginebench.show_cli import add_show
@@ -28,9 +30,10 @@ from enginebench.trend_cli import add_trend
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line ``arguments`` (default: those of the process) and return the exit code."""
-    options = _parser().parse_args(arguments)
     try:
-        return int(options.run(options) or 0)
+        with printing():
+            options = _parser().parse_args(arguments)
+            return int(options.run(options) or 0)
     except EnginebenchError as error:
         print(f"enginebench: {error}", file=sys.stderr)
         return 1
@@ -140,8 +143,8 @@ def _selftest_gate(options: argparse.Namespace) -> int:
 def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
     def number(text: str) -> float:
         value = kind(text)
-        if value <= 0:
-            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+        if not 0 < value < math.inf:  # nor what is not a number
+            raise argparse.ArgumentTypeError(f"{text} is not above 0, or no number")
         return value
 
     return number

@@ -1,7 +1,6 @@
 """``enginebench export`` on the command line: a stored run as CSV, JSON or Markdown."""
 
 import argparse
-import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -50,12 +49,8 @@ def _text(options: argparse.Namespace, run: Run) -> Iterable[str]:
 
 
 def _print(text: Iterable[str]) -> None:
-    try:
-        for part in text:
-            sys.stdout.write(part)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read it has enough, such as ``head``
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    for part in text:
+        sys.stdout.write(part)
 
 
 def _write(text: Iterable[str], path: Path) -> None:

@@ -9,7 +9,14 @@ from enginebench.errors import RunError
 
 
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
-    """Replace ``path`` by what ``write`` makes, at once: whatever happens, it holds the old or the new, whole."""
+    """Replace ``path`` by what ``write`` makes, at once: whatever happens, it holds the old or the new, whole.
+
+    A link stays, and what it leads to is replaced; a device or a pipe, such as ``/dev/stdout``, is written to.
+    """
+    path = Path(os.path.realpath(path)) if path.is_file() else path
+    if path.exists() and not path.is_file():
+        write(path)
+        return
     aside = path.with_name(f".{path.name}.part")
     try:
         write(aside)

@@ -225,7 +225,7 @@ def load_run(path: Path) -> Run:
     directory = path.parent if path.name == "run.json" else path
     file = directory / "run.json"
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
     except FileNotFoundError:
         raise RunError(f"{directory} holds no run.json; name the directory of a run, e.g. reports/runs/<id>.") from None
     except (OSError, ValueError) as error:
@@ -234,6 +234,10 @@ def load_run(path: Path) -> Run:
         ) from error
     _check(data, file)
     return Run(directory, data)
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no number of JSON")
 
 
 def _check(data: Any, file: Path) -> None:
@@ -253,8 +257,9 @@ def _check(data: Any, file: Path) -> None:
 
 
 def _check_keys(data: Any, keys: Sequence[str], where: str) -> None:
-    missing = [key for key in keys if key not in data]
-    if missing:
+    if not isinstance(data, dict):
+        raise RunError(f"{where}: it is damaged, for it holds no keys; use an intact copy.")
+    if missing := [key for key in keys if key not in data]:
         raise RunError(f"{where} lacks {', '.join(map(repr, missing))}: it is damaged; use an intact copy.")
 
 

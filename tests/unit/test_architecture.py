@@ -18,7 +18,7 @@ STOREYS = [
     {"runtimes"},
     {"server"},
     {"measure"},
-    {"environment", "files", "run_lookup"},
+    {"environment", "files", "output", "run_lookup"},
     {"store_tables"},
     {"store", "store_profiles", "worker"},
     {"decide"},

@@ -175,6 +175,7 @@ def test_infinity_never_reaches_the_file(tmp_path: Path) -> None:
         ('{"schema": "asv/2"}', "is not the record of a run"),
         ('{"schema": "enginebench/run/99"}', f"'enginebench/run/99', and this enginebench reads '{SCHEMA}'"),
         (f'{{"schema": "{SCHEMA}"}}', "lacks 'id'"),
+        (f'{{"schema": "{SCHEMA}", "id": NaN}}', "NaN is no number"),
     ],
 )
 def test_what_is_no_run_is_refused_in_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
@@ -190,6 +191,7 @@ def test_what_is_no_run_is_refused_in_one_sentence(tmp_path: Path, text: str, se
     [
         ({"cells": []}, "damaged"),
         ({"plan": {}}, "damaged"),
+        ({"cells": {"a": None}}, "cell a: it is damaged"),
         ({"cells": {"a": {}}}, "cell a lacks 'scenario'"),
         ({"cells": {"a": result("fine")}}, "status 'fine' is none of measured"),
     ],

@@ -1,0 +1,74 @@
+"""What becomes of a command when nobody reads what it prints, or when it cannot be written."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from enginebench.cli import main
+from enginebench.files import write_text
+
+SCHEMA = [sys.executable, "-m", "enginebench.cli", "schema"]
+
+
+def said(stdout: int) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(SCHEMA, stdout=stdout, stderr=subprocess.PIPE, text=True, check=False)
+
+
+def test_a_command_ends_as_it_would_though_nobody_reads_on() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = said(writer)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_output_on_a_full_disk_is_an_error() -> None:
+    with Path("/dev/full").open("w", encoding="utf-8") as full:
+        done = said(full.fileno())
+    assert done.returncode == 1
+    assert done.stderr == (
+        "enginebench: The output cannot be written (No space left on device); free some space or print elsewhere.\n"
+    )
+
+
+def test_a_closed_output_is_no_error() -> None:
+    done = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *SCHEMA], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_device_is_written_to_and_stays() -> None:
+    reader, writer = os.pipe()
+    write_text(Path(f"/dev/fd/{writer}"), "hello")
+    os.close(writer)
+    with os.fdopen(reader) as file:
+        assert file.read() == "hello"
+
+
+def test_a_pipe_in_the_file_system_stays_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write_text(pipe, "hello")
+    assert os.read(reader, 10) == b"hello"
+    os.close(reader)
+    assert pipe.is_fifo()
+
+
+def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
+    file, link = tmp_path / "file", tmp_path / "link"
+    file.write_text("old", encoding="utf-8")
+    link.symlink_to(file)
+    write_text(link, "new")
+    assert link.is_symlink()
+    assert file.read_text(encoding="utf-8") == "new"
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-1", "0"])
+def test_what_is_no_number_is_refused(number: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["calibrate", "--rate", number])
+    assert ended.value.code == 2
+    assert f"{number} is not above 0, or no number" in capsys.readouterr().err
