@@ -1,24 +1,13 @@
 """``pytest bench/ --benchmark-only`` as a user types it: a real engine, a real server, real files."""
 
-import contextlib
 import json
-import shlex
-import signal
 import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TypeAlias
 
-import psutil
 import pytest
 
-from enginebench.reference.build import ReferenceOptions, write_build
-from tests.support.bench_project import BenchProject, answers, environment
+from tests.support.bench_project import BenchProject, answers, output
 from tests.support.embedded import needs_triton
-from tests.support.scripted_openai import ScriptedOpenAi
-from tests.support.scripted_server import ScriptedServer
 
 pytestmark = needs_triton
 
@@ -27,14 +16,6 @@ Smoke: TypeAlias = tuple[BenchProject, Done]
 
 PATHS = ("direct", "core", "ensemble", "bls")
 ALL_PATHS = tuple(argument for path in PATHS for argument in ("--path", path))
-LONG = """
-prompts: [你是谁？]
-output_tokens: 600
-batch_sizes: [1]
-rounds: 1
-warmup_rounds: 0
-paths: [ensemble, core]
-"""
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +23,6 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Smoke:
     """The smoke scenario on every path, once for all tests that look at what it left."""
     project = BenchProject.make(tmp_path_factory.mktemp("bench"))
     return project, project.bench("--scenario", "smoke", *ALL_PATHS)
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> BenchProject:
-    return BenchProject.make(tmp_path)
-
-
-def output(done: Done) -> str:
-    return done.stdout + done.stderr
 
 
 def test_every_planned_cell_is_measured(smoke: Smoke) -> None:
@@ -207,212 +179,3 @@ def test_prompts_reach_the_engine_with_the_length_that_was_asked(
     for path in PATHS[1:]:
         for record in run.rounds(f"smoke-{path}-stream-out0008-bs002"):
             assert (record.requests.reported_prompt_tokens == record.requests.prompt_tokens).all()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["--scenario", "smok"], "did you mean 'smoke'"),
-        (["--path", "ensembel"], "did you mean 'ensemble'"),
-        (["--build", "mine=nowhere"], "nowhere is no directory"),
-        (["--build", "mine"], "is not of the form NAME=DIR"),
-        (["--build", "mine=scenarios"], "scenarios has no config.json"),
-        (["--rounds", "0"], "--rounds 0 is not possible"),
-    ],
-)
-def test_a_wrong_choice_is_one_sentence(project: BenchProject, arguments: list[str], sentence: str) -> None:
-    done = project.bench(*arguments)
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-    assert len(errors) == 1
-    assert sentence in errors[0]
-    assert "Traceback" not in output(done)
-
-
-def test_a_misspelt_key_names_file_line_and_fix(project: BenchProject) -> None:
-    project.write_scenario("mine", "prompts: [你好]\noutput_tokens: 8\nbatch_size: [1]\n")
-    done = project.bench("--scenario", "mine")
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "mine.yaml:3: batch_size is not a known key" in done.stderr
-    assert "did you mean 'batch_sizes'" in done.stderr
-
-
-def test_a_run_that_measures_nothing_fails(project: BenchProject) -> None:
-    project.write_scenario(
-        "huge", "prompts: {synthetic: {input_tokens: 2000}}\noutput_tokens: 8\npaths: [direct]\nrounds: 1\n"
-    )
-    done = project.bench("--scenario", "huge")
-    assert done.returncode == pytest.ExitCode.TESTS_FAILED
-    assert "not applicable: prompt 2000 tokens exceed the build's max_input_len 1024" in done.stdout
-    assert "No cell was measured" in done.stdout
-    assert [cell["status"] for cell in project.run().cells.values()] == ["not_applicable"]
-
-
-def test_a_killed_server_fails_its_cell_and_no_other(project: BenchProject) -> None:
-    project.write_scenario("long", LONG)
-    process = project.start("--scenario", "long", "--rounds", "1")
-    server = wait_for_server(process)
-    wait_for(lambda: any("enginebench-worker" in line for _, line in descendants(process)))
-    time.sleep(2.0)  # into the stream of the first cell
-    server.kill()
-    text, _ = process.communicate(timeout=120)
-    run = project.run()
-    assert process.returncode == pytest.ExitCode.TESTS_FAILED, text
-    assert [cell["status"] for cell in run.cells.values()] == ["failed", "measured"]
-    failed = next(iter(run.cells.values()))
-    assert failed["metrics"] == {}
-    assert failed["reason"] in text
-    assert failed["reason"].count("\n") == 0
-
-
-def test_ctrl_c_leaves_a_readable_run_and_no_process(project: BenchProject) -> None:
-    project.write_scenario("long", LONG)
-    process = project.start("--scenario", "smoke", "--scenario", "long", "--path", "ensemble")
-    server = wait_for_server(process)
-    wait_for(lambda: bool(project.runs()) and len(project.run().cells) == 4)
-    time.sleep(2.0)  # into the long cell
-    family = psutil.Process(process.pid).children(recursive=True)
-    process.send_signal(signal.SIGINT)
-    text, _ = process.communicate(timeout=60)
-    run = project.run()
-    assert process.returncode == pytest.ExitCode.INTERRUPTED, text
-    assert run.data["interrupted"]
-    assert run.missing_cells == ["long-ensemble-stream-out0600-bs001"]
-    assert (project.runs()[-1] / "report.html").is_file()
-    assert server in family
-    assert not [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
-
-
-def test_attaching_to_a_running_server(tmp_path: Path, project: BenchProject) -> None:
-    serve = [sys.executable, "-m", "enginebench.cli", "serve", "--bls-instances", "2"]
-    with serving(serve, tmp_path) as url:
-        done = project.bench("--scenario", "smoke", "--path", "ensemble", "--triton-url", url)
-        assert done.returncode == 0, output(done)
-        assert project.run().data["attached_url"] == url
-        done = project.bench("--scenario", "smoke", "--path", "ensemble", "--triton-url", "http://127.0.0.1:9")
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "Nothing at http://127.0.0.1:9 answers" in done.stderr
-
-
-@pytest.mark.parametrize("path", ["openai-completions", "openai-chat"])
-def test_an_openai_server_is_a_path_too(project: BenchProject, path: str) -> None:
-    with ScriptedServer(ScriptedOpenAi()) as server:
-        done = project.bench("--scenario", "smoke", "--path", path, "--openai-url", server.url)
-    assert done.returncode == 0, output(done)
-    assert {cell["status"] for cell in project.run().cells.values()} == {"measured"}
-    done = project.bench("--scenario", "smoke", "--path", path)
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "name it with --openai-url" in done.stderr
-
-
-@pytest.mark.parametrize(
-    ("url", "path", "sentence"),
-    [
-        ("garbage", "ensemble", "is no server URL"),
-        ("http://[::1]:1", "ensemble", "IPv6"),
-        ("http://127.0.0.1:9", "direct", "of no use without a path to it"),
-    ],
-)
-def test_a_wrong_url_is_refused_before_anything_runs(project: BenchProject, url: str, path: str, sentence: str) -> None:
-    done = project.bench("--scenario", "smoke", "--path", path, "--triton-url", url)
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert sentence in done.stderr
-    assert not project.runs()
-
-
-def test_a_dead_model_process_is_named(project: BenchProject) -> None:
-    project.write_scenario("long", LONG)
-    process = project.start("--scenario", "long", "--path", "ensemble")
-    wait_for_server(process)
-    wait_for(lambda: any("enginebench-worker" in line for _, line in descendants(process)))
-    time.sleep(2.0)  # into the stream
-    core = next(
-        child for child, line in descendants(process) if any("/tensorrt_llm/1/model.py" in part for part in line)
-    )
-    core.kill()
-    text, _ = process.communicate(timeout=120)
-    assert process.returncode == pytest.ExitCode.TESTS_FAILED, text
-    reason = next(iter(project.run().cells.values()))["reason"]
-    assert "The process of Triton's model 'tensorrt_llm'" in reason
-    assert reason in text
-
-
-def test_the_live_line_is_seen_on_a_terminal(project: BenchProject) -> None:
-    command = shlex.join(project.command("--scenario", "smoke", "--path", "direct", "--rounds", "3"))
-    done = subprocess.run(
-        ["script", "--quiet", "--return", "--command", command, "/dev/null"],
-        cwd=project.root, env=environment(), capture_output=True, text=True, timeout=120, check=False,
-        stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stdout
-    assert "cell 1 of 4" in done.stdout
-    assert "round 2/3" in done.stdout
-
-
-def test_a_place_that_cannot_be_written_is_one_sentence(project: BenchProject) -> None:
-    build = project.root / "build"
-    write_build(ReferenceOptions(layers=1, hidden=16, heads=2, kv_heads=1, ffn=32), build)
-    (project.root / "reports").write_text("a file where the directory should be")
-    done = project.bench("--scenario", "smoke", "--path", "direct", "--build", f"mine={build}")
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "cannot be written" in output(done)
-    assert "Traceback" not in output(done)
-
-
-class serving:  # noqa: N801 - a context manager that reads like a function
-    """``enginebench serve`` in a process of its own; its URL."""
-
-    def __init__(self, command: list[str], directory: Path):
-        self._process = subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, text=True)
-
-    def __enter__(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().split()[0]
-
-    def __exit__(self, *_: object) -> None:
-        self._process.send_signal(signal.SIGINT)
-        self._process.communicate(timeout=30)
-
-
-def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
-    serve = [sys.executable, "-m", "enginebench.cli", "serve"]
-    with serving(serve, tmp_path) as url:
-        port = url.rsplit(":", 1)[1]
-        done = subprocess.run(
-            [*serve, "--port", port], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-        )
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"enginebench: Port {port} on 127.0.0.1 is in use")
-    assert done.stderr.count("\n") == 1
-
-
-def test_names_of_cells_work_with_pytests_selection(project: BenchProject) -> None:
-    done = project.bench("--collect-only", "-q", "-k", "novel-zh and ensemble and bs008")
-    items = [line for line in done.stdout.splitlines() if "::" in line]
-    assert [item.partition("[")[2] for item in items] == [
-        "novel-zh-ensemble-stream-out0128-bs008]",
-        "novel-zh-ensemble-nostream-out0128-bs008]",
-    ]
-
-
-def descendants(process: "subprocess.Popen[str]") -> Iterator[tuple[psutil.Process, list[str]]]:
-    for child in psutil.Process(process.pid).children(recursive=True):
-        with contextlib.suppress(psutil.Error):  # it may end while we look
-            yield child, child.cmdline()
-
-
-def wait_for_server(process: "subprocess.Popen[str]") -> psutil.Process:
-    def find() -> psutil.Process | None:
-        return next((child for child, line in descendants(process) if line and "bin/tritonserver" in line[0]), None)
-
-    wait_for(lambda: find() is not None)
-    server = find()
-    assert server is not None
-    return server
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "it did not happen"
-        time.sleep(0.05)

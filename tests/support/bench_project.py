@@ -67,6 +67,11 @@ class BenchProject:
         return load_run(self.runs()[-1])
 
 
+def output(done: "subprocess.CompletedProcess[str]") -> str:
+    """Everything that a bench said."""
+    return done.stdout + done.stderr
+
+
 def answers(run: Run, cell_id: str) -> dict[tuple[int, int], tuple[int, ...]]:
     """The token ids that each request of a cell got, by (round, request); warm-up rounds have negative numbers."""
     ids: dict[tuple[int, int], tuple[int, ...]] = {}

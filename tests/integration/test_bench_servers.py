@@ -1,0 +1,167 @@
+"""``pytest bench/`` and the servers that it starts, attaches to, and loses."""
+
+import contextlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.support.bench_project import BenchProject, output
+from tests.support.embedded import needs_triton
+from tests.support.scripted_openai import ScriptedOpenAi
+from tests.support.scripted_server import ScriptedServer
+
+pytestmark = needs_triton
+
+LONG = """
+prompts: [你是谁？]
+output_tokens: 600
+batch_sizes: [1]
+rounds: 1
+warmup_rounds: 0
+paths: [ensemble, core]
+"""
+
+
+def test_a_killed_server_fails_its_cell_and_no_other(project: BenchProject) -> None:
+    project.write_scenario("long", LONG)
+    process = project.start("--scenario", "long", "--rounds", "1")
+    server = wait_for_server(process)
+    wait_for(lambda: any("enginebench-worker" in line for _, line in descendants(process)))
+    time.sleep(2.0)  # into the stream of the first cell
+    server.kill()
+    text, _ = process.communicate(timeout=120)
+    run = project.run()
+    assert process.returncode == pytest.ExitCode.TESTS_FAILED, text
+    assert [cell["status"] for cell in run.cells.values()] == ["failed", "measured"]
+    failed = next(iter(run.cells.values()))
+    assert failed["metrics"] == {}
+    assert failed["reason"] in text
+    assert failed["reason"].count("\n") == 0
+
+
+def test_ctrl_c_leaves_a_readable_run_and_no_process(project: BenchProject) -> None:
+    project.write_scenario("long", LONG)
+    process = project.start("--scenario", "smoke", "--scenario", "long", "--path", "ensemble")
+    server = wait_for_server(process)
+    wait_for(lambda: bool(project.runs()) and len(project.run().cells) == 4)
+    time.sleep(2.0)  # into the long cell
+    family = psutil.Process(process.pid).children(recursive=True)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    run = project.run()
+    assert process.returncode == pytest.ExitCode.INTERRUPTED, text
+    assert run.data["interrupted"]
+    assert run.missing_cells == ["long-ensemble-stream-out0600-bs001"]
+    assert (project.runs()[-1] / "report.html").is_file()
+    assert server in family
+    assert not [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_attaching_to_a_running_server(tmp_path: Path, project: BenchProject) -> None:
+    serve = [sys.executable, "-m", "enginebench.cli", "serve", "--bls-instances", "2"]
+    with serving(serve, tmp_path) as url:
+        done = project.bench("--scenario", "smoke", "--path", "ensemble", "--triton-url", url)
+        assert done.returncode == 0, output(done)
+        assert project.run().data["attached_url"] == url
+        done = project.bench("--scenario", "smoke", "--path", "ensemble", "--triton-url", "http://127.0.0.1:9")
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "Nothing at http://127.0.0.1:9 answers" in done.stderr
+
+
+@pytest.mark.parametrize("path", ["openai-completions", "openai-chat"])
+def test_an_openai_server_is_a_path_too(project: BenchProject, path: str) -> None:
+    with ScriptedServer(ScriptedOpenAi()) as server:
+        done = project.bench("--scenario", "smoke", "--path", path, "--openai-url", server.url)
+    assert done.returncode == 0, output(done)
+    assert {cell["status"] for cell in project.run().cells.values()} == {"measured"}
+    done = project.bench("--scenario", "smoke", "--path", path)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "name it with --openai-url" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "path", "sentence"),
+    [
+        ("garbage", "ensemble", "is no server URL"),
+        ("http://[::1]:1", "ensemble", "IPv6"),
+        ("http://127.0.0.1:9", "direct", "of no use without a path to it"),
+    ],
+)
+def test_a_wrong_url_is_refused_before_anything_runs(project: BenchProject, url: str, path: str, sentence: str) -> None:
+    done = project.bench("--scenario", "smoke", "--path", path, "--triton-url", url)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert sentence in done.stderr
+    assert not project.runs()
+
+
+def test_a_dead_model_process_is_named(project: BenchProject) -> None:
+    project.write_scenario("long", LONG)
+    process = project.start("--scenario", "long", "--path", "ensemble")
+    wait_for_server(process)
+    wait_for(lambda: any("enginebench-worker" in line for _, line in descendants(process)))
+    time.sleep(2.0)  # into the stream
+    core = next(
+        child for child, line in descendants(process) if any("/tensorrt_llm/1/model.py" in part for part in line)
+    )
+    core.kill()
+    text, _ = process.communicate(timeout=120)
+    assert process.returncode == pytest.ExitCode.TESTS_FAILED, text
+    reason = next(iter(project.run().cells.values()))["reason"]
+    assert "The process of Triton's model 'tensorrt_llm'" in reason
+    assert reason in text
+
+
+class serving:  # noqa: N801 - a context manager that reads like a function
+    """``enginebench serve`` in a process of its own; its URL."""
+
+    def __init__(self, command: list[str], directory: Path):
+        self._process = subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, text=True)
+
+    def __enter__(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().split()[0]
+
+    def __exit__(self, *_: object) -> None:
+        self._process.send_signal(signal.SIGINT)
+        self._process.communicate(timeout=30)
+
+
+def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
+    serve = [sys.executable, "-m", "enginebench.cli", "serve"]
+    with serving(serve, tmp_path) as url:
+        port = url.rsplit(":", 1)[1]
+        done = subprocess.run(
+            [*serve, "--port", port], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"enginebench: Port {port} on 127.0.0.1 is in use")
+    assert done.stderr.count("\n") == 1
+
+
+def descendants(process: "subprocess.Popen[str]") -> Iterator[tuple[psutil.Process, list[str]]]:
+    for child in psutil.Process(process.pid).children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it may end while we look
+            yield child, child.cmdline()
+
+
+def wait_for_server(process: "subprocess.Popen[str]") -> psutil.Process:
+    def find() -> psutil.Process | None:
+        return next((child for child, line in descendants(process) if line and "bin/tritonserver" in line[0]), None)
+
+    wait_for(lambda: find() is not None)
+    server = find()
+    assert server is not None
+    return server
+
+
+def wait_for(condition: Callable[[], bool], timeout_s: float = 60.0) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "it did not happen"
+        time.sleep(0.05)
