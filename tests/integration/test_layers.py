@@ -54,7 +54,7 @@ def worker(tmp_path: Path) -> Iterator[Worker]:
     started.close()
 
 
-def layers(server: TritonServer, build: Build, model: str, worker: Worker, log: Path) -> Mapping[str, Any]:
+def layers(server: TritonServer, build: Build, model: str, worker: Worker) -> Mapping[str, Any]:
     """Of two requests at once, traced and with perf metrics."""
     watch = ServerWatch(server.url, server.metrics_url, server.trace_file)
     tokenizer = open_tokenizer(build)
@@ -64,14 +64,14 @@ def layers(server: TritonServer, build: Build, model: str, worker: Worker, log: 
     ]
     spec = {"url": server.url, "model": model, "connections": 2, "tokenizer": tokenizer_spec(build)}
 
-    def run_round() -> RoundRecord:
+    def run_round() -> tuple[RoundRecord, Mapping[str, Any]]:
         worker.prepare(requests, load=Batch(2), round_index=0, warmup=False, stall_timeout_s=30)
         worker.run()
-        return worker.fetch()
+        return worker.fetch(), worker.observed
 
     try:
         worker.open("triton_http", {**spec, "perf_metrics": True})
-        sample = observe(watch, run_round, log)
+        sample = observe(watch, run_round)
         assert sample.record is not None
         assert sample.why_not_traced is None
         return layers_of(sample, [sample.record], CellNumbers(watch, model))
@@ -86,17 +86,16 @@ def shares(fall: Mapping[str, Any]) -> dict[str, float]:
 
 @pytest.mark.parametrize("slow_server", LAYER_OF, indirect=True)
 def test_a_delay_shows_in_its_layer_on_every_path(
-    slow_server: TritonServer, build: Build, worker: Worker, tmp_path: Path, request: pytest.FixtureRequest
+    slow_server: TritonServer, build: Build, worker: Worker, request: pytest.FixtureRequest
 ) -> None:
-    log = tmp_path / "worker.engine.jsonl"
     slow = LAYER_OF[request.node.callspec.params["slow_server"]]
     for model in ("ensemble", "tensorrt_llm_bls"):
-        found = layers(slow_server, build, model, worker, log)
+        found = layers(slow_server, build, model, worker)
         for end in ("first", "whole"):
             share = shares(found[end])
             assert sum(share.values()) == pytest.approx(1.0)
             assert share.pop(slow) > 0.5, (model, end, share)
             assert max(abs(value) for value in share.values()) < 0.25, (model, end, share)
-    core = shares(layers(slow_server, build, "tensorrt_llm", worker, log)["whole"])
+    core = shares(layers(slow_server, build, "tensorrt_llm", worker)["whole"])
     assert not {"preprocessing", "postprocessing"} & core.keys()
     assert (core["slot"] > 0.5) == (slow == "slot")

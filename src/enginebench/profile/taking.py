@@ -3,7 +3,6 @@
 What is taken here is looked into later, when the engine has gone: see ``findings``.
 """
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
@@ -66,7 +65,7 @@ def take(taken: Taken, cell_run: CellRun, sessions: Sessions, worker: Worker, ca
     taken.record = cell_run.records[-1]
     if tracer := _tracer(taken, sessions):
         taken.spans = [span_json(span) for span in _spans(taken, tracer, len(taken.record.requests))]
-    taken.observed = _observed(sessions.log(taken.planned.cell.path), taken.record)
+    taken.observed = worker.observed
     taken.pages = sessions.pages
 
 
@@ -121,12 +120,3 @@ def _models_sampled(taken: Taken, sessions: Sessions) -> Any:
         taken.data["notes"].append("The processes of a server that runs elsewhere cannot be sampled.")
         return nullcontext()
     return py_spy(sessions.server.models(), taken.directory, taken.data)
-
-
-def _observed(log: Path, record: RoundRecord) -> Mapping[str, Any]:
-    """What the engine recorded of the round; empty where it records nothing."""
-    try:
-        last = json.loads(log.with_suffix(".engine.jsonl").read_text(encoding="utf-8").splitlines()[-1])
-    except (OSError, IndexError, ValueError):
-        return {}
-    return last if last.get("started_ns") == record.started_ns else {}

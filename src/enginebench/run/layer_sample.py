@@ -4,11 +4,9 @@ Tracing and perf metrics cost time, so they are on for this round alone; it is s
 it. Where neither is offered, Triton's statistics of the measured rounds say what they can.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from enginebench.errors import EnginebenchError, ServerError
@@ -51,10 +49,10 @@ def sample_load(load: Load) -> tuple[Load, int]:
     return load, MOST_REQUESTS
 
 
-def observe(watch: ServerWatch, run_round: Callable[[], RoundRecord], log: Path) -> Sample:
+def observe(watch: ServerWatch, run_round: Callable[[], tuple[RoundRecord, Mapping[str, Any]]]) -> Sample:
     """Run a round while the server is asked for everything that it can tell of it.
 
-    ``log``: where the client keeps what the engine recorded of each round, the last one last.
+    ``run_round`` returns its record, and what the engine recorded of it, of which ``perf_metrics`` count.
 
     Raises:
         EnginebenchError: the round broke.
@@ -66,14 +64,14 @@ def observe(watch: ServerWatch, run_round: Callable[[], RoundRecord], log: Path)
                 stack.enter_context(watch.tracer.on())
             except ServerError as error:
                 why = str(error)
-        record = run_round()
+        record, recorded = run_round()
     spans: Sequence[Span] = ()
     if watch.tracer and why is None:
         try:
             spans = watch.tracer.take(len(record.requests))
         except ServerError as error:
             why = str(error)
-    return Sample(record, spans, engine_times(_recorded(log, record)), why)
+    return Sample(record, spans, engine_times(recorded.get("perf_metrics", ())), why)
 
 
 def layers_of(sample: Sample, measured: Sequence[RoundRecord], numbers: CellNumbers) -> dict[str, Any]:
@@ -115,12 +113,3 @@ def client_times(records: Sequence[RoundRecord]) -> ClientTimes:
 def not_observed(error: EnginebenchError | str) -> Sample:
     """No round was observed."""
     return Sample(why_not_traced=str(error))
-
-
-def _recorded(log: Path, record: RoundRecord) -> list[Mapping[str, int]]:
-    """The perf metrics of the round, a mapping a request; empty: the model offers none."""
-    try:
-        last = json.loads(log.read_text(encoding="utf-8").splitlines()[-1])
-    except (OSError, IndexError, ValueError):
-        return []
-    return list(last.get("perf_metrics", ())) if last.get("started_ns") == record.started_ns else []

@@ -123,10 +123,6 @@ class Sessions:
         """The processes of the worker that is open now."""
         return tuple(pids_of(self._worker)) if self._worker else ()
 
-    def log(self, path: str) -> Path:
-        """Where the worker of ``path`` writes what it has to say."""
-        return self._directory / "logs" / f"worker-{path}.log"
-
     def check_alive(self) -> None:
         """Raise EnginebenchError when the worker, the server or the process of a model has died."""
         if self._server is not None:
@@ -162,14 +158,14 @@ class Sessions:
         runtime, options = runtime_of(self._build, settings)
         self._options = options
         self._prepare_engine()
-        self._worker = Worker.start(self._build.launcher, self.log("direct"), world=world, wrapper=self.wrapper)
+        self._worker = Worker.start(self._build.launcher, self._log("direct"), world=world, wrapper=self.wrapper)
         self._watch("engine", self._worker.pid)
         self._worker.open(runtime, options)
         self._phases.after_load()
 
     def _open_on_server(self, path: str, kv_cache_reuse: bool) -> None:
         url = self._attached.url_of(path) or self._managed_url(kv_cache_reuse)
-        self._worker = start_client(self._shards, self.log(path))
+        self._worker = start_client(self._shards, self._log(path))
         for pid in pids_of(self._worker):
             self._telemetry.watch("client", pid)
         connections = connections_each(self._worker, self._connections)
@@ -178,9 +174,7 @@ class Sessions:
         self._worker.open(runtime, options)
         if runtime == "triton_http":
             own = None if self._attached.url_of(path) else self._server
-            self.watched = WatchedServer.open(
-                self._build, self._worker, options, self.log(path), own, kv_cache_reuse=kv_cache_reuse
-            )
+            self.watched = WatchedServer.open(self._build, self._worker, options, own, kv_cache_reuse=kv_cache_reuse)
 
     def _managed_url(self, kv_cache_reuse: bool) -> str:
         prepared = self._prepared(kv_cache_reuse)
@@ -201,6 +195,10 @@ class Sessions:
         gpus = visible_gpus(self._build, self._telemetry.gpus)
         own = self._attached.own
         return prepare(self._build, self._connections, own, self._settings, kv_cache_reuse=kv_cache_reuse, gpus=gpus)
+
+    def _log(self, path: str) -> Path:
+        """Where the worker of ``path`` writes what it has to say."""
+        return self._directory / "logs" / f"worker-{path}.log"
 
     def _stop_server(self) -> None:
         server, self._server, self._served = self._server, None, None

@@ -6,7 +6,6 @@ Lives as long as the path's worker; what its sampler read is handed on when it e
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enginebench.builds.build import Build
@@ -26,12 +25,11 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class WatchedServer:
-    """``options``: what the worker's session was opened with. ``log``: the worker's."""
+    """``options``: what the worker's session was opened with."""
 
     watch: ServerWatch
     worker: Client
     options: Mapping[str, Any]
-    log: Path
     checks: list[Check] = field(default_factory=list)
 
     @classmethod
@@ -40,7 +38,6 @@ class WatchedServer:
         build: Build,
         worker: Client,
         options: Mapping[str, Any],
-        log: Path,
         server: "TritonServer | None",
         *,
         kv_cache_reuse: bool,
@@ -56,7 +53,7 @@ class WatchedServer:
             model = str(options["model"])
             checks = preflight(url, model, tokenizer, longest_prompt=longest, kv_cache_reuse=kv_cache_reuse)
         watch = ServerWatch(url, server.metrics_url, server.trace_file) if server else ServerWatch(url)
-        return cls(watch, worker, options, log, checks)
+        return cls(watch, worker, options, checks)
 
     def facts(self) -> dict[str, Any]:
         """What a session of run.json keeps: ``preflight`` and ``metrics``."""
@@ -93,7 +90,7 @@ class WatchedServer:
         try:
             self.worker.open("triton_http", {**self.options, "perf_metrics": True})
             try:
-                return observe(self.watch, cell_run.observed_round, self.log.with_suffix(".engine.jsonl"))
+                return observe(self.watch, lambda: (cell_run.observed_round(), self.worker.observed))
             finally:
                 self.worker.open("triton_http", self.options)
         except EnginebenchError as error:
