@@ -1,6 +1,5 @@
 """The error of the client is worked out right: from records and truths written down by hand."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -147,11 +146,6 @@ def test_a_record_of_the_null_runtime_carries_its_truth() -> None:
     found = calibrate(record, times, replace(POINT, runtime="null"), COST, None)
     assert found.errors["ttft"]["p50"].error_s == pytest.approx(0.001)  # its slip
     assert found.errors["tpot"]["p50"].error_s == pytest.approx(0.00025)
-
-
-def test_json_and_back() -> None:
-    found = calibration()
-    assert Calibration.from_json(json.loads(json.dumps(found.as_json()))) == found
 
 
 def test_what_is_no_truth_is_refused() -> None:

@@ -5,7 +5,7 @@ when they arrived at the server and tokens come when they left it. Drives nothin
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -108,20 +108,6 @@ class Calibration:
     def as_json(self) -> dict[str, Any]:
         """As it stands in run.json."""
         return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> "Calibration":
-        """The inverse of ``as_json``."""
-        spreads = {name: data[name] and Spread(**data[name]) for name in _SPREADS}
-        errors = {
-            metric: {statistic: Pair(**pair) for statistic, pair in pairs.items()}
-            for metric, pairs in data["errors"].items()
-        }
-        built: dict[str, Any] = {**data, **spreads, "errors": errors}
-        return cls(**built | {"point": Point(**data["point"]), "cost": Cost(**data["cost"])})
-
-
-_SPREADS = tuple(each.name for each in fields(Calibration) if "Spread" in str(each.type))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -49,11 +49,10 @@ class KvPool:
 
 @dataclass(frozen=True, slots=True)
 class Ledger:
-    """Entries, and what a reader must know of them. ``gpu_total_bytes``: in use after loading."""
+    """Entries, and what a reader must know of them."""
 
     entries: tuple[Entry, ...]
     pool: KvPool
-    gpu_total_bytes: int | None = None
     warnings: tuple[str, ...] = ()
     host_slope_bytes_per_s: Mapping[str, float | None] = field(default_factory=dict)
 
@@ -119,7 +118,7 @@ def gpu_ledger(
         Entry("growth in rounds", "extra", _less(phases.get("peak"), after), "NVML: peak less after loading"),
         Entry("left after unloading", "extra", _less(phases.get("after_unload"), before), "NVML: after less before"),
     ]
-    return Ledger(tuple(entries), pool, after, tuple(_warnings(build, entries, pool, after)))
+    return Ledger(tuple(entries), pool, tuple(_warnings(build, entries, pool, after)))
 
 
 def host_entries(host: Mapping[str, Mapping[str, int | None]]) -> list[Entry]:
