@@ -21,6 +21,7 @@ from enginebench.plan.scenario import (
     scenario_names,
     schema,
 )
+from enginebench.run.endpoints import scenario_gates
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 
@@ -57,10 +58,10 @@ def test_every_key_is_read(tmp_path: Path) -> None:
     assert scenario.loads == (Batch(1), Batch(8))
     assert (scenario.rounds, scenario.warmup_rounds, scenario.requests) == (3, 2, 16)
     assert scenario.slo_s == {"ttft": 0.5, "tpot": 0.05}
-    assert scenario.gate_margins == {
-        ("example-ensemble-stream-out1024-bs008", "tpot_p50"): 0.05,
-        ("example-direct-stream-out1024-bs008", "output_tokens_per_s"): 0.025,
-    }
+    assert [(gate.cell, gate.metric, gate.margin) for gate in scenario.gate] == [
+        ("ensemble-stream-out1024-bs008", "tpot_p50", 0.05),
+        ("direct-stream-out1024-bs008", "output_tokens_per_s", 0.025),
+    ]
 
 
 def test_the_least_that_a_scenario_says(tmp_path: Path) -> None:
@@ -91,9 +92,12 @@ def test_every_kind_of_prompt(tmp_path: Path) -> None:
 
 
 def test_a_gate_may_name_the_whole_cell_id(tmp_path: Path) -> None:
-    gate = "gate: {cell: example-direct-stream-out0008-bs001, metric: goodput, margin: 0.1}"
-    scenario = load(tmp_path, f"prompts: Hello\noutput_tokens: 8\n{gate}\n")
-    assert scenario.gate_margins == {("example-direct-stream-out0008-bs001", "goodput"): 0.1}
+    cell_id = "example-direct-stream-out0008-bs001"
+    for cell in (cell_id, cell_id.removeprefix("example-")):
+        gate = f"gate: {{cell: {cell}, metric: goodput, margin: 0.1}}"
+        scenario = load(tmp_path, f"prompts: Hello\noutput_tokens: 8\n{gate}\n")
+        (gated,) = scenario_gates({"example": scenario_facts(scenario)}, {cell_id: {"path": "direct"}})
+        assert (gated.cell_id, gated.name, gated.margin) == (cell_id, "goodput", 0.1)
 
 
 def test_facts_are_json_and_keep_prompt_files_short(tmp_path: Path) -> None:

@@ -220,13 +220,6 @@ class Scenario(Keys):
         """Metric name → limit in seconds; empty without ``slo``."""
         return self.slo.limits_s if self.slo else {}
 
-    @property
-    def gate_margins(self) -> dict[tuple[str, str], float]:
-        """(cell id, metric) → margin as a fraction, of what is gated in a cell."""
-        prefix = f"{self.name}-"
-        of_cells = [gate for gate in self.gate if gate.metric != MEMORY]
-        return {(prefix + gate.cell.removeprefix(prefix), gate.metric): gate.margin for gate in of_cells}
-
     def cells_on(self, paths: "tuple[str, ...]") -> tuple[Cell, ...]:
         """The cells on ``paths``, in the order of the file; one for each combination."""
         return tuple(
