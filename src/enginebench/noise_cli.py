@@ -49,11 +49,15 @@ def _noise(options: argparse.Namespace) -> int:
     kept, interrupted = [load_run(find_run(text, root)).data for text in options.add], False
     if sessions:
         directory, interrupted = _measure(options, sessions)
-        kept.append(load_run(directory).data)
+        run = load_run(directory).data
+        if interrupted and not any(cell["status"] == "measured" for cell in run["cells"].values()):
+            print("Stopped before anything was measured: nothing is kept of it.")
+        else:
+            kept.append(run)
     files = [file for run in kept for file in keep_sessions(run, root)]
     for run in kept[-1:]:
         _show(run)
-    print("\n".join(f"kept in {file.relative_to(root)}" for file in dict.fromkeys(files)))
+    print("".join(f"kept in {file.relative_to(root)}\n" for file in dict.fromkeys(files)), end="")
     return 130 if interrupted else 0
 
 

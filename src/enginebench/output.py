@@ -60,6 +60,8 @@ def printing() -> Iterator[None]:
         with Path(os.devnull).open("w", encoding="utf-8") as nowhere, redirect_stdout(nowhere):
             yield
         return
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal of few characters shows the others as \u2713
+        sys.stdout.reconfigure(errors="backslashreplace")
     with redirect_stdout(_Output(sys.stdout)):
         try:
             yield

@@ -107,7 +107,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if bench.error is not None:
         raise pytest.UsageError(str(bench.error))
     cells = [_cell(item) for item in _bench_items(session.items)]
-    if not cells or session.config.option.collectonly or session.config.option.benchmark_skip:
+    option = session.config.option
+    if cells and option.benchmark_only and option.benchmark_skip:
+        raise pytest.UsageError("--benchmark-only and --benchmark-skip exclude each other: leave one out.")
+    if not cells or option.collectonly or option.benchmark_skip:
         return
     _refuse_xdist(session.config)
     try:
@@ -290,7 +293,8 @@ def _close(session: pytest.Session, campaign: "Campaign") -> None:
         finally:
             campaign.close()
     except EnginebenchError as error:
-        session.config.stash[BENCH].error = error  # for the summary
+        # pytest has said its last line by now
+        session.config.pluginmanager.getplugin("terminalreporter").write_line(f"enginebench: {error}", red=True)
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -331,8 +335,6 @@ def _write_summary(terminal: pytest.TerminalReporter, bench: Bench) -> None:
         return
     width, colour = terminal._tw.fullwidth, terminal.hasmarkup
     terminal.write(summary_text(bench.campaign.directory, width=width, colour=colour, closing=True))
-    if bench.error is not None:
-        terminal.write_line(str(bench.error), red=True)
     if not _measured(bench):
         terminal.write_line("No cell was measured: the run fails.", red=True)
 

@@ -39,6 +39,13 @@ def test_a_closed_output_is_no_error() -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_a_terminal_of_few_characters_shows_all() -> None:
+    code = "from enginebench.output import printing\nwith printing(): print('\u2713')"
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], env=ascii_only, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "\\u2713\n")
+
+
 def test_a_device_is_written_to_and_stays() -> None:
     reader, writer = os.pipe()
     write_text(Path(f"/dev/fd/{writer}"), "hello")

@@ -1,0 +1,34 @@
+"""How commands end when something outside of them goes wrong: an unwritable page, Ctrl-C before any number."""
+
+import signal
+import time
+from pathlib import Path
+
+from tests.support.ab_project import AbProject
+from tests.support.bench_project import BenchProject
+
+
+def test_the_last_line_of_a_bench_says_what_could_not_be_written(tmp_path: Path) -> None:
+    project = AbProject.make(tmp_path)
+    (project.root / "reports" / "index.html" / "in-the-way").mkdir(parents=True)
+    done = BenchProject(project.root).bench("--scenario", "tiny", "--build", "old=builds/old")
+    assert done.returncode == 1
+    assert "index.html cannot be written (Is a directory)" in done.stdout.splitlines()[-1]
+
+
+def test_only_and_skip_are_refused_together(tmp_path: Path) -> None:
+    done = BenchProject(AbProject.make(tmp_path).root).bench("--scenario", "tiny", "--benchmark-skip")
+    assert done.returncode == 4
+    assert "exclude each other" in done.stderr
+
+
+def test_ctrl_c_before_any_number_is_no_error_of_noise(tmp_path: Path) -> None:
+    project = AbProject.make(tmp_path)
+    noise = project.start("noise", "--build", "old=builds/old", "--scenario", "tiny", "--rounds", "500")
+    while noise.poll() is None and not project.runs():
+        time.sleep(0.02)
+    noise.send_signal(signal.SIGINT)
+    output, _ = noise.communicate(timeout=60)
+    assert noise.returncode == 130, output
+    assert "Stopped before anything was measured" in output
+    assert not (project.root / "reports" / "noise").exists()
