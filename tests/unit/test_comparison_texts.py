@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from enginebench.compare_options import publish, write
+from enginebench.cli.options import publish, write
 from enginebench.errors import RunError
 from enginebench.report.comparison import Comparison
 from enginebench.report.comparison_junit import comparison_junit

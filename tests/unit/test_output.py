@@ -40,7 +40,7 @@ def test_a_closed_output_is_no_error() -> None:
 
 
 def test_a_terminal_of_few_characters_shows_all() -> None:
-    code = "from enginebench.output import printing\nwith printing(): print('\u2713')"
+    code = "from enginebench.cli.output import printing\nwith printing(): print('\u2713')"
     ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], env=ascii_only, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "\\u2713\n")

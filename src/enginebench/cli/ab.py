@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from enginebench.compare_options import add_choices, add_files, add_judging, add_place, comparison_json, publish, write
+from enginebench.cli.options import add_choices, add_files, add_judging, add_place, comparison_json, publish, write
 from enginebench.errors import RunError
 
 if TYPE_CHECKING:

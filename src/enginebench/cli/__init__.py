@@ -12,20 +12,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from enginebench import __version__
-from enginebench.ab_cli import add_ab
-from enginebench.baseline_cli import add_baseline
-from enginebench.build_cli import add_build
-from enginebench.compare_cli import add_compare
-from enginebench.doctor_cli import add_doctor
+from enginebench.cli.ab import add_ab
+from enginebench.cli.baseline import add_baseline
+from enginebench.cli.build import add_build
+from enginebench.cli.compare import add_compare
+from enginebench.cli.doctor import add_doctor
+from enginebench.cli.export import add_export
+from enginebench.cli.noise import add_noise
+from enginebench.cli.output import printing
+from enginebench.cli.report import add_report
+from enginebench.cli.serve import add_serve
+from enginebench.cli.show import add_show
+from enginebench.cli.trace import add_trace
+from enginebench.cli.trend import add_trend
 from enginebench.errors import EnginebenchError
-from enginebench.export_cli import add_export
-from enginebench.noise_cli import add_noise
-from enginebench.output import printing
-from enginebench.report_cli import add_report
-from enginebench.serve_cli import add_serve
-from enginebench.show_cli import add_show
-from enginebench.trace_cli import add_trace
-from enginebench.trend_cli import add_trend
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -165,7 +165,3 @@ def _schema(options: argparse.Namespace) -> None:
         print(text, end="")
     else:
         write_text(options.out, text)
-
-
-if __name__ == "__main__":
-    sys.exit(main())

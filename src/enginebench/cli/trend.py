@@ -28,7 +28,7 @@ def add_trend(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def _trend(options: argparse.Namespace) -> None:
-    from enginebench.compare_options import write
+    from enginebench.cli.options import write
     from enginebench.report.trend import trend_json, trend_text
     from enginebench.report.trend_page import write_trend
     from enginebench.run.trend import runs_of, series_of

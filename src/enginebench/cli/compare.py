@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from enginebench.compare_options import (
+from enginebench.cli.options import (
     add_allowing,
     add_files,
     add_judging,

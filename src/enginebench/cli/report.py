@@ -62,7 +62,7 @@ def _write_page(options: argparse.Namespace) -> Path:
 
 
 def _write_comparison(options: argparse.Namespace) -> Path:
-    from enginebench.compare_options import comparison_json, write
+    from enginebench.cli.options import comparison_json, write
     from enginebench.report.comparison_words import headline
     from enginebench.run.pages import compare_stored, page_place, publish_page
 

@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from enginebench.compare_options import add_choices
+from enginebench.cli.options import add_choices
 from enginebench.errors import RunError
 
 if TYPE_CHECKING:
