@@ -24,6 +24,7 @@ BENCH_OPTIONS: Mapping[str, Mapping[str, Any]] = {
         f"(default: those of the scenario, else {' and '.join(DEFAULT_PATHS)})",
     },
     "--build": {
+        "action": "append",
         "metavar": "NAME=DIR",
         "help": "the engine build to measure, and the name it has in the report; ',python=PATH', ',tokenizer=DIR', "
         "',llm_args=FILE' and ',container=COMMAND' may follow (default: a small reference engine, made under "

@@ -122,7 +122,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
     from enginebench.builds.tokenizer import open_tokenizer
     from enginebench.profile.rerun import check_request
-    from enginebench.run.builds import build_from_option
+    from enginebench.run.builds import build_from_option, only_build
     from enginebench.run.clients import read_shards
     from enginebench.run.direct import read_settings
     from enginebench.run.managed import check_own_server
@@ -136,7 +136,8 @@ def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
     option = config.option
     bench.shards = read_shards(option.shards, cells)
     bench.attached = _attached(option, paths)
-    build = build_from_option(option.build, config.rootpath, option.tokenizer, option.trust_remote_code)
+    named = only_build(option.build)
+    build = build_from_option(named, config.rootpath, option.tokenizer, option.trust_remote_code)
     bench.attached.check(paths, build.kind)
     engine = read_settings(option.engine, build, [path for path in paths if not bench.attached.url_of(path)])
     plan = make_plan(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enginebench.errors import BuildError
-from enginebench.run.builds import _split, build_from_option, parse_build
+from enginebench.run.builds import _split, build_from_option, only_build, parse_build
 from tests.support import engine_dirs as made
 
 PLAIN = st.text(st.characters(exclude_characters=",=", exclude_categories=["C", "Z"]), min_size=1, max_size=8)
@@ -63,3 +63,15 @@ def test_options_come_back_as_they_were_given(place: str, options: dict[str, str
     ordered = dict(sorted(options.items(), key=lambda item: item[0] == "container"))
     text = place + "".join(f",{key}={value}" for key, value in ordered.items())
     assert _split(text) == (place, options)
+
+
+def test_a_misspelt_key_is_named(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="unknown key 'pyhton': there are python, tokenizer, llm_args, container"):
+        parse_build(f"fp16={tmp_path},pyhton=/usr/bin/python3")
+
+
+def test_two_builds_are_not_one_run() -> None:
+    assert only_build(None) is None
+    assert only_build(["a=b"]) == "a=b"
+    with pytest.raises(BuildError, match=r"given more than once.*enginebench ab"):
+        only_build(["a=b", "c=d"])

@@ -103,3 +103,8 @@ def test_nothing_to_look_at_is_one_sentence(tmp_path: Path) -> None:
         runs_of([str(tmp_path)], tmp_path)
     with pytest.raises(RunError, match="did you mean 'tpot_p50'"):
         series_of(history([0.01]), ["tpot_50"])
+
+
+def test_a_cell_that_no_run_has_is_said() -> None:
+    with pytest.raises(RunError, match="No run has a cell whose id holds 'nope'"):
+        series_of(history([0.01]), cell="nope")

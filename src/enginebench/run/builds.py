@@ -3,7 +3,7 @@
 import hashlib
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from enginebench.builds.build import Build, read_build
@@ -14,6 +14,13 @@ DEFAULT_BUILDS = Path("reports") / "builds"
 
 _KEYS = ("python", "tokenizer", "llm_args", "container")
 _OPTION = re.compile(rf",({'|'.join(_KEYS)})=")
+
+
+def only_build(texts: Sequence[str] | None) -> str | None:
+    """The value of ``--build``, if there is one. Raises BuildError for several."""
+    if len(texts or ()) > 1:
+        raise BuildError("--build is given more than once, and a run measures one: compare two with `enginebench ab`.")
+    return texts[0] if texts else None
 
 
 def build_from_option(
@@ -66,6 +73,8 @@ def _split(text: str) -> tuple[str, Mapping[str, str]]:
         options["container"] = container
     if len(options) < len(rest) // 2 + bool(separator) or not all(value.strip() for value in options.values()):
         raise _malformed(text)
+    if (unknown := re.search(r",(\w+)=", place)) and not Path(place.partition("=")[2]).exists():
+        raise BuildError(f"--build {text!r} has an unknown key {unknown[1]!r}: there are {', '.join(_KEYS)}.")
     return place, options
 
 

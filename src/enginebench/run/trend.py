@@ -47,8 +47,10 @@ def series_of(runs: Sequence[Json], metrics: Sequence[str] = (), cell: str = "")
     """The series of ``metrics`` (default: the headline numbers) in the cells whose id holds ``cell``.
 
     Raises:
-        RunError: a metric that is none.
+        RunError: a metric that is none, or no cell of that name.
     """
+    if cell and not any(cell in cell_id for run in runs for cell_id in run["cells"]):
+        raise RunError(f"No run has a cell whose id holds {cell!r}; enginebench show RUN lists those of a run.")
     for name in metrics:
         if name not in GATE_METRICS:
             raise RunError(f"There is no metric {name!r}; {did_you_mean(name, GATE_METRICS)}")
