@@ -25,7 +25,7 @@ def test_only_and_skip_are_refused_together(tmp_path: Path) -> None:
 def test_ctrl_c_before_any_number_is_no_error_of_noise(tmp_path: Path) -> None:
     project = AbProject.make(tmp_path)
     noise = project.start("noise", "--build", "old=builds/old", "--scenario", "tiny", "--rounds", "500")
-    while noise.poll() is None and not project.runs():
+    while noise.poll() is None and not list(project.root.glob("reports/runs/*/logs/worker-direct.log")):
         time.sleep(0.02)
     noise.send_signal(signal.SIGINT)
     output, _ = noise.communicate(timeout=60)
