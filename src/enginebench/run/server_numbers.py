@@ -5,7 +5,7 @@ a process of its own reads. What a server does not offer is named, never taken f
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,20 +137,30 @@ class CellNumbers:
         self._idle = {"status": status, "waited_s": time.monotonic() - started_s}
 
     def begin(self) -> None:
-        """Read the counters before the measured rounds; later calls do nothing."""
+        """Read the counters before the measured rounds, once the warm-up's are in; later calls do nothing."""
         if self._before is None:
-            self._before = self._read()
+            self._before = self._settled(lambda _: False)
 
     def end(self, records: Sequence[RoundRecord] = ()) -> None:
         """Read them afterwards: once they are what the client counted in ``records``, or do not change any more."""
         measured = [record for record in records if not record.warmup]
+
+        def enough(reading: _Reading) -> bool:
+            self._after = reading
+            return bool(measured) and self._agrees(measured)
+
+        self._after = self._settled(enough)
+
+    def _settled(self, enough: Callable[[_Reading], bool]) -> _Reading:
+        """The first reading that is ``enough`` or the same as the one before it, after a while any."""
         deadline_s = time.monotonic() + SETTLE_S
-        self._after = self._read()
-        while time.monotonic() < deadline_s and not (measured and self._agrees(measured)):
+        now = self._read()
+        while time.monotonic() < deadline_s and not enough(now):
             time.sleep(LOOK_S)
-            last, self._after = self._after, self._read()
-            if (self._after.counts, _totals(self._after.page)) == (last.counts, _totals(last.page)):
+            last, now = now, self._read()
+            if (now.counts, _totals(now.page)) == (last.counts, _totals(last.page)):
                 break
+        return now
 
     @property
     def counts(self) -> dict[str, ModelCounts]:
