@@ -140,6 +140,25 @@ def test_what_the_runtime_says_of_itself() -> None:
     assert found(lambda run: run["sessions"][0]["facts"].update(runtime="other")) == ["session: runtime"]
 
 
+def test_what_the_build_says_is_not_said_again_by_the_runtime() -> None:
+    def change(run: dict[str, Any]) -> None:
+        run["build"]["facts"] = {"reference": {"min_step_ms": 14.0}}
+        run["sessions"][0]["facts"]["min_step_ms"] = 14.0
+
+    old, new = small_run(), small_run()
+    old["sessions"][0]["facts"]["min_step_ms"] = 12.0
+    change(new)
+    assert [cause.what for cause in causes(old, new, E2E, 0.2)] == ["build: min_step_ms"]
+
+
+@pytest.mark.parametrize(("p50_s", "named"), [(0.0003, []), (0.5, ["waiting for a slot, p50"])])
+def test_a_wait_is_named_when_it_is_worth_it(p50_s: float, named: list[str]) -> None:
+    old, new = small_run(), small_run()
+    for run, wait_s in ((old, 0.0001), (new, p50_s)):
+        run["cells"][CELL]["engine"] = {"queue": {"p50": wait_s, "mean": wait_s}}
+    assert [cause.what for cause in causes(old, new, E2E, 0.2)] == named
+
+
 def with_gpu(clock_mhz: float, throttled: float, batch: float) -> Change:
     def change(run: dict[str, Any]) -> None:
         run["cells"][CELL]["gpu"] = {"sm_clock_mhz": {"p50": clock_mhz}, "throttle": {"power cap": throttled}}

@@ -52,6 +52,10 @@ _WEIGHT_OF_SECTION = {"plugins": 0.7, "limits": 0.6, "parallelism": 0.8, "model"
 _WEIGHT_OF_KEY = {"quantisation": 0.9, "dtype": 0.9, "kv_dtype": 0.85, "in_flight_batching": 0.9, "version": 0.8,
                   "kind": 1.0, "min_step_ms": 0.95}  # fmt: skip
 _ENGINE_PACKAGES = ("tensorrt_llm", "nvidia-pytriton", "torch")
+_STAMPED = ("queue", "prefill", "decode")
+"""Times of requests by the engine's own stamps: seconds, where its other numbers say how full it was."""
+_WORTH_NAMING = 0.01
+"""Of the E2E latency: a wait that changed by less explains nothing."""
 _BOOKKEEPING = ("layout", "engine_bytes", "rank_bytes")
 _OF_ONE_SESSION = ("url", "port", "pid")
 
@@ -130,7 +134,8 @@ def _settings(old: Json, new: Json) -> Iterator[Cause]:
 def _sessions(old: Json, new: Json, endpoint: Endpoint) -> Iterator[Cause]:
     """What the runtimes say of themselves, beyond what is known of the build."""
     ours, theirs = (_facts(run, endpoint) for run in (old, new))
-    for key in ours.keys() & theirs.keys():
+    known = {row.key for row in build_differences(old, new)}
+    for key in (ours.keys() & theirs.keys()) - known:
         yield from _configured(f"session: {key}", ours[key], theirs[key], _WEIGHT_OF_KEY.get(key, 0.5))
 
 
@@ -147,6 +152,7 @@ def _measured(old: Json, new: Json, endpoint: Endpoint, size: float | None) -> I
             yield from _numbers(clue, _at(old, clue.path), _at(new, clue.path), size)
     yield from _throttling(old, new)
     yield from _fullness(old, new, size)
+    yield from _waiting(old, new, size)
     one, two = (_at(cell, ("validity", "client_error")) for cell in (old, new))
     if one is not None and two is not None and max(one, two) > NOTICED:
         sentence = f"The client's own error is {one:.1%} in the old run and {two:.1%} in the new one."
@@ -170,8 +176,17 @@ def _fullness(old: Json, new: Json, size: float | None) -> Iterator[Cause]:
             word = next(
                 (text for key, text in _OF_THE_ENGINE.items() if any(key in step.lower() for step in path)), None
             )
-            if word:
+            if word and (part != "engine" or path[0] not in _STAMPED):
                 yield from _numbers(Clue(f"{word} ({part}: {'.'.join(path)})", path), ours[path], theirs[path], size)
+
+
+def _waiting(old: Json, new: Json, size: float | None) -> Iterator[Cause]:
+    """How long requests waited for a slot, where that is worth naming beside how long they took."""
+    clue = Clue("waiting for a slot, p50", ("engine", "queue", "p50"), "ms", 1e3)
+    one, two = _at(old, clue.path), _at(new, clue.path)
+    whole_s = _at(old, ("metrics", "e2e_latency", "summary", "p50"))
+    if one and two and whole_s and abs(two - one) > _WORTH_NAMING * whole_s:
+        yield from _numbers(clue, one, two, size)
 
 
 def _numbers(clue: Clue, old: float | None, new: float | None, size: float | None) -> Iterator[Cause]:
