@@ -36,9 +36,13 @@ CLUES = (
     Clue("GPU temperature, highest", ("gpu", "temperature_c", "max"), "°C"),
     Clue("average power", ("gpu", "average_power_w"), "W"),
     Clue("peak GPU memory", ("memory", "gpu_peak_bytes"), "GiB", 2**-30),
+)
+_WAITS = (
     Clue("client slip, median", ("metrics", "slip", "summary", "p50"), "ms", 1e3),
     Clue("process lateness, median", ("metrics", "lateness", "summary", "p50"), "ms", 1e3),
+    Clue("waiting for a slot, p50", ("engine", "queue", "p50"), "ms", 1e3),
 )
+"""These count once in each request: beside how long it took, most changes of them are nothing."""
 _PARTS = (
     Clue("prefill: TTFT p50", ("metrics", "ttft", "summary", "p50"), "ms", 1e3, most=0.5),
     Clue("decode: TPOT p50", ("metrics", "tpot", "summary", "p50"), "ms", 1e3, most=0.5),
@@ -181,12 +185,12 @@ def _fullness(old: Json, new: Json, size: float | None) -> Iterator[Cause]:
 
 
 def _waiting(old: Json, new: Json, size: float | None) -> Iterator[Cause]:
-    """How long requests waited for a slot, where that is worth naming beside how long they took."""
-    clue = Clue("waiting for a slot, p50", ("engine", "queue", "p50"), "ms", 1e3)
-    one, two = _at(old, clue.path), _at(new, clue.path)
+    """Waits of a request, where they changed by something worth naming beside how long it took."""
     whole_s = _at(old, ("metrics", "e2e_latency", "summary", "p50"))
-    if one and two and whole_s and abs(two - one) > _WORTH_NAMING * whole_s:
-        yield from _numbers(clue, one, two, size)
+    for clue in _WAITS:
+        one, two = _at(old, clue.path), _at(new, clue.path)
+        if one and two and whole_s and abs(two - one) > _WORTH_NAMING * whole_s:
+            yield from _numbers(clue, one, two, size)
 
 
 def _numbers(clue: Clue, old: float | None, new: float | None, size: float | None) -> Iterator[Cause]:
