@@ -5,16 +5,18 @@ Verdicts are not given here: items report, ``enginebench`` commands decide.
 """
 
 from collections.abc import Callable, Generator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from shutil import copyfile
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from enginebench.bench_options import BENCH_OPTIONS
-from enginebench.errors import EnginebenchError
+from enginebench.errors import EnginebenchError, RunError
+from enginebench.files import write_aside, writing
 from enginebench.plan.cells import Cell
 from enginebench.plan.expand import Expansion, expand
 from enginebench.plan.load import KINDS
@@ -40,10 +42,12 @@ class Bench:
     shards: "ShardCount" = 1
     attached: "Attached | None" = None
     warnings: Sequence[str] = ()  # of the server that will be started
-    campaign: "Campaign | None" = None  # made when the first cell runs
+    campaign: "Campaign | None" = None  # made once it is known what to measure
+    problem: str | None = None  # why the run fails, whatever became of its items
 
 
 BENCH = pytest.StashKey[Bench]()
+BENCHMARK_JSON = "benchmark.json"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -115,6 +119,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     _refuse_xdist(session.config)
     try:
         bench.plan = _plan(session.config, bench, cells)
+        bench.campaign = _start(session.config, bench)
     except EnginebenchError as error:
         raise pytest.UsageError(str(error)) from error
 
@@ -202,9 +207,9 @@ def measure(  # noqa: PLR0917 - pytest-benchmark groups by scalar parameters, so
 
 
 def _measure(config: pytest.Config, benchmark: Any, cell: Cell) -> None:
-    capture = config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():  # for the live line, which looks for a terminal when it is made
-        campaign = _campaign(config)
+    with _terminal(config):
+        campaign = config.stash[BENCH].campaign
+        assert campaign is not None
         benchmark.group = f"{cell.scenario} {cell.shape}"
         benchmark.has_error = True  # keeps a cell that breaks, or Ctrl-C, out of pytest-benchmark's file
         try:
@@ -232,14 +237,10 @@ def pytest_report_teststatus(report: Any, config: pytest.Config) -> tuple[str, s
     return None
 
 
-def _campaign(config: pytest.Config) -> "Campaign":
-    bench = config.stash[BENCH]
-    if bench.campaign is None:
-        try:
-            bench.campaign = _start(config, bench)
-        except EnginebenchError as error:
-            raise pytest.exit.Exception(str(error), returncode=pytest.ExitCode.USAGE_ERROR) from None
-    return bench.campaign
+def _terminal(config: pytest.Config) -> AbstractContextManager[None]:
+    """Where the live line is written as it is; it looks for a terminal when the campaign is made."""
+    capture = config.pluginmanager.getplugin("capturemanager")
+    return cast("AbstractContextManager[None]", capture.global_and_fixture_disabled())
 
 
 def _start(config: pytest.Config, bench: Bench) -> "Campaign":
@@ -249,54 +250,59 @@ def _start(config: pytest.Config, bench: Bench) -> "Campaign":
 
     assert bench.plan is not None
     assert bench.attached is not None
-    campaign = Campaign(
-        bench.plan,
-        root=config.rootpath,
-        command=["pytest", *config.invocation_params.args],
-        attached=bench.attached,
-        shards=bench.shards,
-    )
+    command = ["pytest", *config.invocation_params.args]
+    with _terminal(config):
+        campaign = Campaign(bench.plan, config.rootpath, command, bench.attached, bench.shards)
     campaign.begin(Block())
     end_as_ctrl_c_does()
     if not config.option.benchmark_json:
-        _write_benchmark_json_to(config, campaign.directory / "benchmark.json")
+        # The attribute is not documented, but there is no other way to name the file once the run's directory exists.
+        config.pluginmanager.getplugin("pytest-benchmark").json = str(campaign.directory / BENCHMARK_JSON)
     return campaign
 
 
-def _write_benchmark_json_to(config: pytest.Config, path: Path) -> None:
-    # The attribute is not documented, but there is no other way to name the file once the run's directory exists.
-    config.pluginmanager.getplugin("pytest-benchmark").json = str(path)
+# --- The end: page, tables, exit code --------------------------------------------------------------------------------
 
 
-# --- The end: tables, page, exit code --------------------------------------------------------------------------------
-
-
-@pytest.hookimpl(wrapper=True, tryfirst=True)
+@pytest.hookimpl(wrapper=True)  # around pytest-benchmark's, which writes its file, and inside the terminal's summary
 def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
     bench = session.config.stash[BENCH]
-    try:
+    if bench.campaign is None:
         return (yield)
+    asked_for, kept = session.config.option.benchmark_json, bench.campaign.directory / BENCHMARK_JSON
+    try:
+        with writing(asked_for or kept):
+            return (yield)
+    except RunError as error:
+        kept.unlink(missing_ok=True)  # it may be half of one
+        bench.problem = str(error)
+        return None
     finally:
-        if bench.campaign is not None:
-            asked_for = session.config.option.benchmark_json
-            if asked_for and Path(asked_for).is_file():
-                copyfile(asked_for, bench.campaign.directory / "benchmark.json")
-            _close(session, bench.campaign)
-        if bench.plan is not None and session.exitstatus == pytest.ExitCode.OK and not _measured(bench):
+        _close(session, bench, kept)
+        if session.exitstatus == pytest.ExitCode.OK and (bench.problem or not bench.campaign.measured):
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _close(session: pytest.Session, campaign: "Campaign") -> None:
+def _close(session: pytest.Session, bench: Bench, kept: Path) -> None:
+    assert bench.campaign is not None
+    asked_for = session.config.option.benchmark_json
     try:
         try:
+            if asked_for and bench.campaign.measured and not bench.problem:
+                with writing(kept):
+                    write_aside(kept, partial(copyfile, asked_for))
             if session.config.option.profile and session.exitstatus != pytest.ExitCode.INTERRUPTED:
-                _profile(session.config, campaign)
+                _profile(session.config, bench.campaign)
         finally:
-            campaign.close()
+            bench.campaign.close()
     except EnginebenchError as error:
-        # pytest has said its last line by now
-        session.config.pluginmanager.getplugin("terminalreporter").write_line(f"enginebench: {error}", red=True)
-        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        bench.problem = str(error)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """The last line, since what pytest said before it may be that all passed."""
+    if problem := config.stash[BENCH].problem:
+        config.pluginmanager.getplugin("terminalreporter").write_line(f"enginebench: {problem}", red=True)
 
 
 def _profile(config: pytest.Config, campaign: "Campaign") -> None:
@@ -308,8 +314,7 @@ def _profile(config: pytest.Config, campaign: "Campaign") -> None:
     assert bench.plan is not None
     assert bench.attached is not None
     campaign.end()
-    capture = config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():
+    with _terminal(config):
         measured = [cell_id for cell_id, result in campaign.store.cells.items() if result["status"] == "measured"]
         tell = partial(print, flush=True)
         Rerun(bench.plan, campaign.directory, bench.attached, Telemetry(), tell).profile(
@@ -322,26 +327,19 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
     try:
         return (yield)
     finally:  # comparing may raise, and our table must not be lost with it
-        bench = terminalreporter.config.stash[BENCH]
-        if bench.plan is not None:
-            _write_summary(terminalreporter, bench)
+        campaign = terminalreporter.config.stash[BENCH].campaign
+        if campaign is not None:
+            _write_summary(terminalreporter, campaign)
 
 
-def _write_summary(terminal: pytest.TerminalReporter, bench: Bench) -> None:
+def _write_summary(terminal: pytest.TerminalReporter, campaign: "Campaign") -> None:
     from enginebench.report.terminal import summary_text
 
     terminal.section("enginebench", sep="=")
-    if bench.campaign is None:
-        terminal.write_line("No cell was measured.", red=True)
-        return
     width, colour = terminal._tw.fullwidth, terminal.hasmarkup
-    terminal.write(summary_text(bench.campaign.directory, width=width, colour=colour, closing=True))
-    if not _measured(bench):
+    terminal.write(summary_text(campaign.directory, width=width, colour=colour))
+    if not campaign.measured:
         terminal.write_line("No cell was measured: the run fails.", red=True)
-
-
-def _measured(bench: Bench) -> bool:
-    return bench.campaign is not None and bench.campaign.measured > 0
 
 
 def pytest_benchmark_update_machine_info(machine_info: dict[str, Any]) -> None:

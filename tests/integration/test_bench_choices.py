@@ -69,7 +69,8 @@ def test_a_place_that_cannot_be_written_is_one_sentence(project: BenchProject) -
     (project.root / "reports").write_text("a file where the directory should be")
     done = project.bench("--scenario", "smoke", "--path", "direct", "--build", f"mine={build}")
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "cannot be written" in output(done)
+    assert "ERROR" in done.stderr
+    assert "cannot be written" in done.stderr
     assert "Traceback" not in output(done)
 
 

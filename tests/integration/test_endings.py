@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from tests.support.ab_project import AbProject
-from tests.support.bench_project import BenchProject
+from tests.support.bench_project import BenchProject, output
 
 
 def test_the_last_line_of_a_bench_says_what_could_not_be_written(tmp_path: Path) -> None:
@@ -14,6 +14,18 @@ def test_the_last_line_of_a_bench_says_what_could_not_be_written(tmp_path: Path)
     done = BenchProject(project.root).bench("--scenario", "tiny", "--build", "old=builds/old")
     assert done.returncode == 1
     assert "index.html cannot be written (Is a directory)" in done.stdout.splitlines()[-1]
+    assert "report.html" in done.stdout  # which could be
+
+
+def test_a_full_disk_costs_the_file_that_was_being_written_alone(tmp_path: Path) -> None:
+    project = BenchProject(AbProject.make(tmp_path).root)
+    done = project.bench("--scenario", "tiny", "--build", "old=builds/old", "--benchmark-json", "/dev/full")
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].startswith("enginebench: /dev/full cannot be written (No space left on device)")
+    assert "Traceback" not in output(done)
+    assert not (project.runs()[-1] / "benchmark.json").exists()
+    assert project.run().data["finished"]
+    assert f"page: {project.runs()[-1] / 'report.html'}" in done.stdout
 
 
 def test_only_and_skip_are_refused_together(tmp_path: Path) -> None:

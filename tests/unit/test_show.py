@@ -17,6 +17,7 @@ from tests.unit.test_export import RUNS
 
 def shown(run: sample_run.Run, directory: Path, cell: str | None = None, *, colour: bool = False) -> str:
     sample_run.write_run(run, directory)
+    (directory / "report.html").touch()
     if cell is None:
         return summary_text(directory, width=100, colour=colour)
     return cell_text(directory, cell, width=100, colour=colour)
@@ -47,10 +48,11 @@ def test_the_verdict_comes_first_and_findings_last(tmp_path: Path) -> None:
     assert "the server died in mid-stream: exit status 139" in text
 
 
-def test_a_run_that_is_being_closed_is_not_called_a_crash(tmp_path: Path) -> None:
-    run = sample_run.one_cell_run() | {"finished": None}
-    assert "never finished" in shown(run, tmp_path)
-    assert "never finished" not in summary_text(tmp_path, width=100, colour=False, closing=True)
+def test_a_run_without_an_end_has_no_page(tmp_path: Path) -> None:
+    sample_run.write_run(sample_run.one_cell_run() | {"finished": None}, tmp_path)
+    text = summary_text(tmp_path, width=100, colour=False)
+    assert "never finished" in text
+    assert f"no page yet: enginebench report {tmp_path} writes it" in text
 
 
 def test_colour_only_where_it_is_wanted(tmp_path: Path) -> None:

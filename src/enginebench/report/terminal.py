@@ -4,6 +4,7 @@ The page holds everything; the table holds what people compare first.
 """
 
 import io
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -51,10 +52,8 @@ def headline(cell: Mapping[str, Any]) -> str:
     return "  ".join(parts)
 
 
-def summary_text(run_dir: Path, *, width: int, colour: bool, closing: bool = False) -> str:
+def summary_text(run_dir: Path, *, width: int, colour: bool) -> str:
     """A stored run: its verdict, the table of all cells, what became of the others, and where the page is.
-
-    ``closing``: the run is about to be closed, so that its record has no end yet, which says nothing.
 
     Raises:
         RunError: there is no readable run.
@@ -64,7 +63,7 @@ def summary_text(run_dir: Path, *, width: int, colour: bool, closing: bool = Fal
     target = io.StringIO()
     console = console_on(target, max(width, MIN_WIDTH), colour)
     console.print(_title(run))
-    said = verdict({**run, "finished": run["created"]} if closing else run, cells_of(run))
+    said = verdict(run, cells_of(run))
     console.print(Text(said.headline, style=LEVEL_STYLES[said.level]), soft_wrap=True)
     for note in said.notes:
         console.print(Text(f"  {note}"), soft_wrap=True)
@@ -75,8 +74,15 @@ def summary_text(run_dir: Path, *, width: int, colour: bool, closing: bool = Fal
             console.print(Text(f"{cell['status'].replace('_', ' ')}: {cell_id}: {cell['reason']}"), soft_wrap=True)
         for finding in (*cell["findings"], *trust.reasons_of(cell)):
             console.print(Text(f"{cell_id}: {finding}"), soft_wrap=True)
-    console.print(Text(f"page: {loaded.directory / 'report.html'}"), soft_wrap=True)
+    console.print(Text(_page(loaded.directory)), soft_wrap=True)
     return target.getvalue()
+
+
+def _page(directory: Path) -> str:
+    page = directory / "report.html"
+    if page.is_file():
+        return f"page: {page}"
+    return f"no page yet: enginebench report {shlex.quote(str(directory))} writes it"
 
 
 def console_on(target: IO[str], width: int, colour: bool) -> Console:
