@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -42,7 +43,10 @@ class Bench:
         program = ImageTriton(
             self.program, MPIEXEC if ranks > 1 else None, ranks, environment={RECORDS: str(self.records)}
         )
-        return TritonServer.start(self.repository, self.logs, ready_timeout_s=ready_timeout_s, installation=program)
+        server = TritonServer.start(self.repository, self.logs, ready_timeout_s=ready_timeout_s, installation=program)
+        while len(self.pids()) < ranks:  # rank 0 is ready: the others may still be on their way
+            time.sleep(0.05)
+        return server
 
     def pids(self) -> list[int]:
         return [json.loads(file.read_text())["pid"] for file in self.records.glob("argv-*.json")]

@@ -46,7 +46,9 @@ def main() -> None:
     records = Path(os.environ[RECORDS])
     rank = os.environ.get("PMI_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK")
     record = {"argv": sys.argv[1:], "rank": rank, "pid": os.getpid()}
-    (records / f"argv-{os.getpid()}.json").write_text(json.dumps(record))
+    aside = records / f"{os.getpid()}.aside"
+    aside.write_text(json.dumps(record))
+    aside.rename(records / f"argv-{os.getpid()}.json")
     file = records / "behaviour.json"
     behaviour = json.loads(file.read_text()) if file.exists() else {}
     print(behaviour.get("log", f"rank {rank} is up"), flush=True)

@@ -26,6 +26,8 @@ from enginebench.server.plain_http import fetch
 PERIOD_S = 0.1  # as often as TensorRT-LLM's backend renews its gauges by default
 SHARE = 0.02
 """Of a core: what asking and reading may cost here; dearer pages are asked for less often."""
+START_TIMEOUT_S = 10.0
+"""For the process to read its first page: a round that starts before would not be sampled."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +39,7 @@ class PageSample:
 
 
 class ServerSampler:
-    """The process and what it has said so far. ``stop`` ends it; samples stay."""
+    """The process and what it has said so far, once it has read its first page. ``stop`` ends it; samples stay."""
 
     def __init__(self, url: str, period_s: float = PERIOD_S) -> None:
         command = [sys.executable, "-m", "enginebench.measure.server_sampler", url, "--period", str(period_s)]
@@ -45,10 +47,12 @@ class ServerSampler:
         self._process = subprocess.Popen(command, text=True, bufsize=1, start_new_session=True, **pipes)
         self._lock = threading.Lock()
         self._samples: list[PageSample] = []
+        self._reads = threading.Event()
         self.missed = 0  # pages that did not come
         assert self._process.stdout is not None
         self._reader = threading.Thread(target=self._read, args=(self._process.stdout,), name="metrics", daemon=True)
         self._reader.start()
+        self._reads.wait(START_TIMEOUT_S)
 
     def samples(self, since_ns: int = 0, until_ns: int | None = None) -> list[PageSample]:
         """The samples taken from ``since_ns`` to ``until_ns`` (default: now), oldest first."""
@@ -79,6 +83,8 @@ class ServerSampler:
                         self.missed += 1
                     else:
                         self._samples.append(PageSample(stamp_ns, tuple(_reading(*each) for each in changed)))
+                self._reads.set()
+        self._reads.set()  # also where no page ever came
 
 
 def state_before(samples: Sequence[PageSample], stamp_ns: int) -> dict[tuple[str, Labels], float]:
