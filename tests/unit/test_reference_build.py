@@ -112,6 +112,8 @@ def test_damaged_weights_are_named(tmp_path: Path, damage: Any) -> None:
         ({"vocab_size": 258}, "vocab_size 258"),
         ({"device": "tpu"}, "device 'tpu'"),
         ({"dtype": "float16"}, "dtype 'float16' on cpu"),
+        ({"pp_size": 2}, "pp_size 2 on cpu: use 1, or the device cuda"),
+        ({"pp_size": 2, "device": "cuda"}, "pp_size 2 with 1 layers"),
         ({"max_seq_len": 1024}, "max_seq_len 1024 with max_input_len 1024"),
         ({"max_num_tokens": 4}, "max_num_tokens 4 with max_batch_size 8"),
         ({"min_step_ms": -1.0}, "min_step_ms -1.0"),

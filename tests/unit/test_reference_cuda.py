@@ -14,7 +14,7 @@ from enginebench.errors import BuildError, SessionError
 from enginebench.reference.build import write_build
 from enginebench.reference.cuda import CudaEngine, doubling, draw_weights
 from enginebench.reference.engine import Engine, Span, load_engine
-from enginebench.reference.options import ReferenceOptions
+from enginebench.reference.options import ReferenceOptions, options_from_config
 from enginebench.reference.torch_ops import TorchOps
 from enginebench.runtimes.open import open_session
 
@@ -23,15 +23,15 @@ LARGE = ReferenceOptions(  # of the size of ChatGLM3-6B
 )
 
 
-def _gpu() -> bool:
+def _gpus() -> int:
     if importlib.util.find_spec("torch") is None:
-        return False
+        return 0
     import torch
 
-    return bool(torch.cuda.is_available())
+    return int(torch.cuda.device_count())
 
 
-GPU = _gpu()
+GPUS = _gpus()
 
 
 @pytest.fixture
@@ -48,13 +48,37 @@ def test_a_build_for_a_gpu_takes_no_room_and_tells_its_size(directory: Path) -> 
     assert build.kv_bytes_per_token == 28_672
 
 
+def test_a_pipeline_has_an_engine_file_and_a_gpu_for_each_stage(tmp_path: Path) -> None:
+    write_build(replace(LARGE, pp_size=3), tmp_path / "build")
+    build = read_build("pipeline", tmp_path / "build")
+    assert (build.world_size, build.pp, len(build.rank_bytes)) == (3, 3, 3)
+    assert options_from_config(build.config).stages == (range(10), range(10, 19), range(19, 28))
+    (tmp_path / "build" / "rank2.engine").unlink()
+    with pytest.raises(BuildError, match="holds something other"):
+        write_build(replace(LARGE, pp_size=3), tmp_path / "build")
+
+
+@pytest.mark.skipif(not GPUS, reason="no GPU, or no torch")
+def test_too_few_gpus_are_said(tmp_path: Path) -> None:
+    write_build(replace(LARGE, pp_size=GPUS + 1), tmp_path / "build")
+    with pytest.raises(BuildError, match=f"needs {GPUS + 1} GPUs, one a stage .*, and torch sees {GPUS}"):
+        load_engine(tmp_path / "build")
+
+
+@pytest.mark.skipif(not GPUS, reason="no GPU, or no torch")
+def test_what_a_context_takes_is_told_of_each_device() -> None:
+    engine = CudaEngine(replace(LARGE, layers=2, hidden=64, heads=4, ffn=64, max_seq_len=2000))
+    (used,) = engine.facts()["used_with_context_bytes"]
+    assert used > 100 * 2**20
+
+
 def test_another_device_is_another_build(directory: Path) -> None:
     with pytest.raises(BuildError, match="holds something other"):
         write_build(replace(LARGE, device="cpu", dtype="float32"), directory)
 
 
 def test_without_torch_or_a_gpu_it_is_said_what_is_missing(directory: Path) -> None:
-    if GPU:
+    if GPUS:
         pytest.skip("there is a GPU here")
     missing = "torch sees no GPU" if importlib.util.find_spec("torch") else "needs torch"
     with pytest.raises(BuildError, match=missing):
@@ -73,18 +97,18 @@ def test_some_recorded_size_covers_every_wanted_one_at_less_than_twice_it(first:
         assert covering < 2 * wanted or covering == sizes[0]
 
 
-@pytest.mark.skipif(not GPU, reason="no GPU, or no torch")
-def test_replayed_steps_give_the_tokens_that_numpy_gives() -> None:
+@pytest.mark.parametrize("stages", [1, 2])
+def test_replayed_steps_give_the_tokens_that_numpy_gives(stages: int) -> None:
     """In float64, over four sequences that join and leave, and across the lengths at which another step is replayed."""
+    if stages > GPUS:
+        pytest.skip(f"torch sees {GPUS} GPUs")
     options = replace(
         LARGE, layers=3, hidden=256, heads=4, ffn=512, dtype="float64", max_batch_size=4, max_input_len=300,
         max_seq_len=600,
     )  # fmt: skip
-    engine = CudaEngine(options)
-    weights = {
-        name: tensor.cpu().numpy() for name, tensor in draw_weights(options, TorchOps("float64", "cuda")).items()
-    }
-    oracle = Engine(replace(options, device="cpu"), weights)
+    engine = CudaEngine(replace(options, pp_size=stages))
+    drawn = draw_weights(options, [TorchOps("float64", "cuda")])  # in one stage: the weights are those of any number
+    oracle = Engine(replace(options, device="cpu"), {name: tensor.cpu().numpy() for name, tensor in drawn.items()})
     spans = [Span(slot, 0, tuple(range(300, 300 + length))) for slot, length in enumerate((5, 1, 240, 64))]
     for step in range(80):
         expected, found = oracle.forward(spans), engine.forward(spans)

@@ -1,12 +1,15 @@
 """The decoder computes what a plain, cacheless transcription of the formulas computes."""
 
+from dataclasses import replace
 from typing import Any
 
+import array_api_compat.numpy
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from enginebench.reference.engine import Engine, Span
+from enginebench.reference.ops import ArrayOps
 from enginebench.reference.options import ReferenceOptions
 from enginebench.reference.tokenizer import LAST_CHARACTER_ID
 from enginebench.reference.weights import random_weights
@@ -26,9 +29,12 @@ WEIGHTS = random_weights(OPTIONS)
 PROMPTS = [tuple(range(260, 271)), (5, 80, 299), (258,), tuple(range(30, 60))]
 
 
-@pytest.fixture
-def engine() -> Engine:
-    return Engine(OPTIONS, WEIGHTS)
+@pytest.fixture(params=[1, 2], ids=["whole", "pipeline"])
+def engine(request: pytest.FixtureRequest) -> Engine:
+    if request.param == 1:
+        return Engine(OPTIONS, WEIGHTS)
+    stages = replace(OPTIONS, device="cuda", pp_size=2)  # both on the host here
+    return Engine(stages, WEIGHTS, [ArrayOps(array_api_compat.numpy, "float64")] * 2)
 
 
 def oracle(token_ids: tuple[int, ...]) -> NDArray[Any]:
@@ -114,7 +120,10 @@ def test_a_step_of_fixed_shape_matches_the_oracle_and_leaves_idle_slots_alone(en
     engine.forward([Span(slot, 0, PROMPTS[slot]) for slot in (0, 1, 3)])  # slot 2 is free, slot 1 waits in its prompt
     ids, positions = np.array([290, 0, 0, 291]), np.array([len(PROMPTS[0]), 128, 128, len(PROMPTS[3])])
     for context in (64, 128):  # reading further than anything reaches changes nothing
-        best, logits = engine.decode(ids, positions, context)
+        given: Any = ids
+        for stage in engine.stages:
+            given = stage.decode(given, positions, context)
+        best, logits = given
         for slot, said in ((0, 290), (3, 291)):
             expected = oracle((*PROMPTS[slot], said))
             np.testing.assert_allclose(logits[slot], expected, rtol=1e-10, atol=1e-10)

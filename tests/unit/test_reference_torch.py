@@ -1,5 +1,7 @@
 """The engine in torch computes what it computes in numpy: on the CPU here, where torch is installed."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -24,13 +26,14 @@ OPTIONS = ReferenceOptions(
 PROMPTS = [(300,), tuple(range(300, 340)), tuple(range(400, 409))]
 
 
-def both() -> tuple[Engine, Engine]:
-    weights = random_weights(OPTIONS)
-    return Engine(OPTIONS, weights), Engine(OPTIONS, weights, TorchOps("float64", "cpu"))
+def both(stages: int = 1) -> tuple[Engine, Engine]:
+    weights, options = random_weights(OPTIONS), replace(OPTIONS, device="cuda", pp_size=stages)
+    return Engine(OPTIONS, weights), Engine(options, weights, [TorchOps("float64", "cpu")] * stages)
 
 
-def test_prompts_chunks_and_steps_give_the_same_tokens() -> None:
-    numpy, torch = both()
+@pytest.mark.parametrize("stages", [1, 2])
+def test_prompts_chunks_and_steps_give_the_same_tokens(stages: int) -> None:
+    numpy, torch = both(stages)
     spans = [Span(slot, 0, prompt) for slot, prompt in enumerate(PROMPTS)]
     for step in range(20):
         expected, found = numpy.forward(spans), torch.forward(spans)
@@ -55,6 +58,7 @@ def test_a_step_of_fixed_shape_gives_the_same_tokens() -> None:
     expected = numpy.forward([Span(0, 1, (700,)), Span(2, 9, (701,))])
     ids, positions = [700, 0, 701], [1, OPTIONS.max_seq_len, 9]
     as_ids = TorchOps("float64", "cpu").ids
-    best, logits = torch.decode(as_ids(ids), as_ids(positions), 64)
+    (stage,) = torch.stages
+    best, logits = stage.decode(as_ids(ids), as_ids(positions), 64)
     assert [int(best[0]), int(best[2])] == list(expected.best)
     np.testing.assert_allclose(np.asarray(logits)[[0, 2]], [expected.row(0), expected.row(1)], rtol=1e-9, atol=1e-9)

@@ -40,7 +40,8 @@ def _holds_anything(directory: Path) -> bool:
 
 def _require_same(options: ReferenceOptions, directory: Path) -> None:
     try:
-        same = options_from_config(read_config(directory)) == options and (directory / "rank0.engine").is_file()
+        same = options_from_config(read_config(directory)) == options
+        same &= all((directory / file).is_file() for file in _engine_files(options))
     except BuildError:
         same = False
     if not same:
@@ -55,7 +56,14 @@ def _write_aside(options: ReferenceOptions, directory: Path) -> None:
     try:
         aside.chmod(0o755)
         (aside / "config.json").write_text(json.dumps(config_from_options(options), indent=2) + "\n", encoding="utf-8")
-        write_weights(random_weights(options) if options.device == "cpu" else {}, aside / "rank0.engine")
+        weights = random_weights(options) if options.device == "cpu" else {}
+        for file in _engine_files(options):
+            write_weights(weights, aside / file)
         aside.rename(directory)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def _engine_files(options: ReferenceOptions) -> list[str]:
+    """One for each stage."""
+    return [f"rank{place}.engine" for place in range(options.pp_size)]

@@ -3,6 +3,9 @@
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import reduce
+from itertools import pairwise
+from operator import getitem
 from typing import Any
 
 from enginebench.builds.build import REFERENCE_VERSION
@@ -37,7 +40,15 @@ class ReferenceOptions:
         "what it computes in: float64 (batches of any size give the same tokens), float32; on cuda float16 or bfloat16",
     )
     device: str = _option("cpu", "where it computes: cpu, or cuda (needs torch; the weights are drawn when it loads)")
+    pp_size: int = _option(1, "stages of a pipeline, each with its share of the layers on a GPU of its own; on cuda")
     seed: int = _option(0, "seed of the weights")
+
+    @property
+    def stages(self) -> tuple[range, ...]:
+        """The layers of each stage, as even as can be: the first stages have one more."""
+        size, more = divmod(self.layers, self.pp_size)
+        ends = [size * place + min(place, more) for place in range(self.pp_size + 1)]
+        return tuple(range(*each) for each in pairwise(ends))
 
     def __post_init__(self) -> None:
         for problem, broken in self._checks():
@@ -54,6 +65,8 @@ class ReferenceOptions:
         yield f"device {self.device!r}: use one of {', '.join(DTYPES)}", self.device not in DTYPES
         dtypes = DTYPES[self.device]
         yield f"dtype {self.dtype!r} on {self.device}: use one of {', '.join(dtypes)}", self.dtype not in dtypes
+        yield f"pp_size {self.pp_size} on cpu: use 1, or the device cuda", self.device == "cpu" and self.pp_size > 1
+        yield f"pp_size {self.pp_size} with {self.layers} layers: use at most as many", self.pp_size > self.layers
         yield (
             f"hidden {self.hidden} with heads {self.heads}: use a multiple of 2 x heads",
             self.hidden % (2 * self.heads) != 0,
@@ -84,15 +97,20 @@ def options_from_config(config: Mapping[str, Any]) -> ReferenceOptions:
     return ReferenceOptions(**{name: _recorded(config, name, *place) for name, place in _PLACES.items()})
 
 
-def _recorded(config: Mapping[str, Any], name: str, section: str, key: str) -> Any:
-    value = config.get(section, {}).get(key, _ABSENT.get(name))
+def _recorded(config: Mapping[str, Any], name: str, *place: str) -> Any:
+    *sections, key = place
+    for section in sections:
+        config = config.get(section, {})
+    value = config.get(key, _ABSENT.get(name))
     wanted: Mapping[str, tuple[type, ...]] = {"dtype": (str,), "device": (str,), "min_step_ms": (int, float)}
     if isinstance(value, bool) or not isinstance(value, wanted.get(name, (int,))):
-        raise BuildError(f"The reference build's config.json says {section}.{key} = {value!r}: write the build again.")
+        raise BuildError(
+            f"The reference build's config.json says {'.'.join(place)} = {value!r}: write the build again."
+        )
     return value
 
 
-_PLACES = {
+_PLACES: Mapping[str, tuple[str, ...]] = {
     "layers": ("pretrained_config", "num_hidden_layers"),
     "hidden": ("pretrained_config", "hidden_size"),
     "heads": ("pretrained_config", "num_attention_heads"),
@@ -101,6 +119,7 @@ _PLACES = {
     "vocab_size": ("pretrained_config", "vocab_size"),
     "dtype": ("pretrained_config", "dtype"),
     "device": ("build_config", "device"),
+    "pp_size": ("pretrained_config", "mapping", "pp_size"),
     "seed": ("pretrained_config", "seed"),
     "max_batch_size": ("build_config", "max_batch_size"),
     "max_input_len": ("build_config", "max_input_len"),
@@ -120,7 +139,7 @@ def config_from_options(options: ReferenceOptions) -> dict[str, Any]:
         "version": REFERENCE_VERSION,
         "pretrained_config": {
             "architecture": ARCHITECTURE,
-            "mapping": {"world_size": 1, "tp_size": 1, "pp_size": 1},
+            "mapping": {"world_size": options.pp_size, "tp_size": 1},
             "quantization": {"quant_algo": None, "kv_cache_quant_algo": None},
         },
         "build_config": {
@@ -128,6 +147,6 @@ def config_from_options(options: ReferenceOptions) -> dict[str, Any]:
             "plugin_config": {"paged_kv_cache": True, "remove_input_padding": True},
         },
     }
-    for name, (section, key) in _PLACES.items():
-        config[section][key] = getattr(options, name)
+    for name, (*sections, key) in _PLACES.items():
+        reduce(getitem, sections, config)[key] = getattr(options, name)
     return config

@@ -6,7 +6,7 @@ a GPU has an empty one: its weights are drawn where it is loaded.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -35,6 +35,14 @@ def weight_shapes(options: ReferenceOptions) -> dict[str, tuple[int, ...]]:
         shapes[f"layers.{layer}.attention_norm"] = (hidden,)
         shapes[f"layers.{layer}.ffn_norm"] = (hidden,)
     return shapes | {"norm": (hidden,), "head": (hidden, options.vocab_size)}
+
+
+def stage_of(name: str, stages: Sequence[range]) -> int:
+    """Return which of ``stages``, given by their layers, holds a tensor: the first the embedding, the last the head."""
+    kind, _, rest = name.partition(".")
+    if kind == "layers":
+        return next(place for place, layers in enumerate(stages) if int(rest.split(".")[0]) in layers)
+    return 0 if kind == "embedding" else len(stages) - 1
 
 
 def scale_of(name: str, shape: tuple[int, ...]) -> float | None:
