@@ -33,7 +33,7 @@ def check_format(events: Sequence[Event]) -> None:
     tracks: dict[tuple[int, int], list[Event]] = defaultdict(list)
     named = {each["pid"] for each in events if each["ph"] == "M" and each["name"] == "process_name"}
     for each in events:
-        assert each["ph"] in {"M", "X", "C", "i"}
+        assert each["ph"] in {"M", "X", "C"}
         assert each["pid"] in named
         assert isinstance(each["name"], str)
         if each["ph"] == "X":
@@ -93,7 +93,7 @@ def test_whatever_requests_do(rows: list[Any], scheduled_ms: dict[int, float]) -
 
 
 def test_a_request_has_its_phases_in_order() -> None:
-    record = round_of(Row(chunks=[(50.0, 1), (80.0, 1)], intended=0.0, sent=2.0))
+    record = round_of(Row(chunks=[(50.0, 1), (70.0, 1), (70.0, 2), (80.0, 1)], intended=0.0, sent=2.0))
     events = list(requests(TRACK, [record], {0: START_NS + 20 * MS}))
     spans = [(each["name"], each["ts"], each["dur"]) for each in events if each["ph"] == "X"]
     assert spans == [
@@ -102,8 +102,10 @@ def test_a_request_has_its_phases_in_order() -> None:
         ("queued", 2_000.0, 18_000.0),
         ("prefill", 20_000.0, 30_000.0),
         ("decode", 50_000.0, 30_000.0),
+        ("gap", 50_000.0, 20_000.0),
+        ("gap", 70_000.0, 10_000.0),
     ]
-    assert [each["ts"] for each in events if each["ph"] == "i"] == [50_000.0, 80_000.0]
+    assert [each["args"]["tokens"] for each in events if each["name"] == "gap"] == [3, 1]
     unknown = list(requests(TRACK, [record], {}))
     assert "queued and prefill" in {each["name"] for each in unknown}
 
@@ -111,14 +113,12 @@ def test_a_request_has_its_phases_in_order() -> None:
 def test_steps_follow_each_other_though_their_times_overlap() -> None:
     table = Iterations.of({"stamp_ns": [START_NS + 10 * MS, START_NS + 20 * MS], "step_ns": [10 * MS, 15 * MS],
                            "context_tokens": [0, 64], "active": [1, 2]})  # fmt: skip
-    events = list(iterations(TRACK, table))
+    events = list(iterations(TRACK, 1, table))
     check_format([*TRACK.names(), *events])
     spans = [(each["name"], each["ts"], each["dur"]) for each in events if each["ph"] == "X"]
     assert spans == [("step", 0.0, 10_000.0), ("step with a prompt", 10_000.0, 10_000.0)]
-    assert [each["args"] for each in events if each["ph"] == "C" and each["name"] == "active"] == [
-        {"active": 1.0},
-        {"active": 2.0},
-    ]
+    counted = [(each["ts"], each["args"]) for each in events if each["ph"] == "C" and each["name"] == "active"]
+    assert counted == [(0.0, {"requests": 1.0}), (10_000.0, {"requests": 2.0})]  # with the steps
 
 
 def span(model: str, start: int, end: int, *children: Any) -> dict[str, Any]:
@@ -138,6 +138,16 @@ def test_models_of_an_ensemble_overlap_and_are_still_told_apart() -> None:
     assert sum(each["ph"] == "X" for each in events) == 4 * 3
 
 
+def test_each_request_has_the_lanes_of_its_spans_to_itself() -> None:
+    together = [span("ensemble", start, 1000, span("core", 100, 900)) for start in (0, 10)]
+    lanes = defaultdict(set)
+    for each in server_spans(TRACK, [*together, span("ensemble", 2000, 3000)]):
+        if each["ph"] == "X":
+            lanes[each["args"]["request"] if each["name"] == "ensemble" else None].add(each["tid"])
+    assert lanes[0] | lanes[10] == {1, 2}
+    assert lanes[2000] == {1}
+
+
 def test_the_trace_of_a_run(tmp_path: Path) -> None:
     directory = write_detailed_run(tmp_path)
     rerun = profile_directory(directory, "iterations", CELLS[0].id)
@@ -150,7 +160,14 @@ def test_the_trace_of_a_run(tmp_path: Path) -> None:
         {"stamp_ns": stamps, "step_ns": [40 * MS, 30 * MS], "active": [1, 1], "paused": [None, None]},
     )
     write_table(
-        rerun, "gpu", {"stamp_ns": stamps, "gpu": [0, 0], "sm_clock_mhz": [1980, None], "power_w": [300.5, 310.0]}
+        rerun,
+        "gpu",
+        {
+            "stamp_ns": [START_NS - 60_000 * MS, stamps[0]],
+            "gpu": [0, 0],
+            "sm_clock_mhz": [1980, None],
+            "power_w": [300.5, 310.0],
+        },
     )
     write_json(rerun / "spans.json", [span("ensemble", 0, 1000)])
     head = {"kind": "iterations", "cell": CELLS[0].id, "status": "taken"}
@@ -166,11 +183,12 @@ def test_the_trace_of_a_run(tmp_path: Path) -> None:
         events = json.load(file)["traceEvents"]
     assert len(events) == written
     check_format(events)
+    assert all(each.get("ts", 0) >= 0 for each in events)  # Perfetto drops what has a negative time
     names = {each["args"]["name"] for each in events if each["name"] == "process_name"}
-    assert {f"{cell.id}, measured" for cell in CELLS} <= names
-    rerun_name = f"{CELLS[0].id}, profiled (iterations)"
-    assert {rerun_name, f"{rerun_name}: server", f"{rerun_name}: GPU 0"} <= names
-    assert f"{CELLS[0].id}, profiled (nsys): NVTX ranges" in names
+    assert {f"measured: {cell.id}" for cell in CELLS} <= names
+    rerun_name = f"iterations: {CELLS[0].id}"
+    assert {rerun_name, f"server, {rerun_name}", f"GPU 0, {rerun_name}"} <= names
+    assert f"NVTX ranges: {CELLS[0].id}" in names
     found = {each["name"] for each in events if each["ph"] in "XC"}
     assert {
         "queued",
@@ -178,8 +196,8 @@ def test_the_trace_of_a_run(tmp_path: Path) -> None:
         "decode",
         "step",
         "ensemble",
-        "SM clock, MHz",
-        "power, W",
+        "SM clock",
+        "power",
         "request 0: decode",
     } <= found
     steps = [each for each in events if each["name"] == "step"]

@@ -1,7 +1,8 @@
-"""Events of a trace in Chrome's format, which Perfetto reads: spans that nest, instants, counters, names of tracks.
+"""Events of a trace in Chrome's format, which Perfetto reads: spans that nest, counters, names of tracks.
 
 Pure. Times go in as CLOCK_MONOTONIC nanoseconds and come out as microseconds after a base, so that floats keep them
-exact. The format demands that spans on one track nest or lie apart: ``nested`` and ``apart`` find a lane for each.
+exact; the base lies before all of them, because Perfetto drops what has a negative time. The format demands that spans
+on one track nest or lie apart: ``nested`` and ``apart`` find a lane for each.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -30,7 +31,7 @@ class Track:
     base_ns: int
 
     def names(self, threads: Mapping[int, str] | None = None) -> Iterator[Event]:
-        """What it and its threads are called, in their order."""
+        """What it and its threads are called, in their order. Perfetto adds each one's number to its name."""
         yield {"ph": "M", "pid": self.pid, "name": "process_name", "args": {"name": self.name}}
         yield {"ph": "M", "pid": self.pid, "name": "process_sort_index", "args": {"sort_index": self.pid}}
         for tid, name in (threads or {}).items():
@@ -42,14 +43,9 @@ class Track:
         place = {"ph": "X", "pid": self.pid, "tid": tid, "ts": self._us(each.start_ns)}
         return {**place, "dur": (each.end_ns - each.start_ns) / 1e3, "name": each.name, "args": dict(each.args)}
 
-    def instant(self, tid: int, name: str, stamp_ns: int, args: Mapping[str, Any]) -> Event:
-        """Something at one moment."""
-        place = {"ph": "i", "s": "t", "pid": self.pid, "tid": tid, "ts": self._us(stamp_ns)}
-        return {**place, "name": name, "args": dict(args)}
-
-    def counter(self, name: str, stamp_ns: int, values: Mapping[str, float]) -> Event:
-        """Values from one moment on."""
-        return {"ph": "C", "pid": self.pid, "ts": self._us(stamp_ns), "name": name, "args": dict(values)}
+    def counter(self, name: str, unit: str, stamp_ns: int, value: float) -> Event:
+        """A value from one moment on. Perfetto writes ``name`` and ``unit`` one after the other."""
+        return {"ph": "C", "pid": self.pid, "ts": self._us(stamp_ns), "name": name, "args": {unit: value}}
 
     def _us(self, stamp_ns: int) -> float:
         return (stamp_ns - self.base_ns) / 1e3
