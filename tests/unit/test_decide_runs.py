@@ -232,6 +232,15 @@ def test_units_do_not_matter_to_steps(values: list[float], scale: float) -> None
     assert len(here) == len(there)
 
 
+def test_sizes_that_a_runtime_tells_are_named_as_people_read_them() -> None:
+    old, new = small_run(), small_run()
+    path = old["cells"][E2E.cell_id]["path"]
+    for run, size in ((old, 3 << 30), (new, 6 << 30)):
+        run["sessions"] = [{"path": path, "facts": {"weight_bytes": size}}]
+    sentences = [cause.sentence for cause in causes(old, new, E2E, 0.2)]
+    assert "session: weight_bytes: 3 GiB → 6 GiB." in sentences
+
+
 def test_decide_knows_no_files_no_engines_and_no_reports() -> None:
     for path in DECIDE.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -14,7 +14,6 @@ Facts: TypeAlias = "dict[str, dict[str, Any]]"
 
 OF_REFERENCE = ("min_step_ms", "device", "seed")
 """Keys of config.json that reference builds alone have."""
-_BYTES = ("engine_bytes", "parameter_bytes", "kv_bytes_per_token")
 
 
 def build_facts(build: Build) -> Facts:
@@ -108,10 +107,10 @@ def value_text(key: str, value: Any) -> str:
     """One value as people read it."""
     if value is None:
         return "none"
-    if key in _BYTES:
-        return size_text(value)
     if key == "rank_bytes":
         return ", ".join(map(size_text, value))
+    if key.endswith("_bytes") or key == "kv_bytes_per_token":
+        return size_text(value)
     if isinstance(value, bool):
         return "on" if value else "off"
     return str(value)

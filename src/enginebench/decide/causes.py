@@ -139,8 +139,9 @@ def _sessions(old: Json, new: Json, endpoint: Endpoint) -> Iterator[Cause]:
     """What the runtimes say of themselves, beyond what is known of the build."""
     ours, theirs = (_facts(run, endpoint) for run in (old, new))
     known = {row.key for row in build_differences(old, new)}
-    for key in (ours.keys() & theirs.keys()) - known:
-        yield from _configured(f"session: {key}", ours[key], theirs[key], _WEIGHT_OF_KEY.get(key, 0.5))
+    for key in sorted((ours.keys() & theirs.keys()) - known):
+        row = Difference("session", key, ours[key], theirs[key])
+        yield from _configured(f"session: {key}", row.old_text, row.new_text, _WEIGHT_OF_KEY.get(key, 0.5))
 
 
 def _facts(run: Json, endpoint: Endpoint) -> Json:
