@@ -17,7 +17,8 @@ import enginebench
 from enginebench.builds.build import Build
 from enginebench.builds.facts import build_facts
 from enginebench.environment import environment
-from enginebench.errors import EnginebenchError, ServerError, WorkerError
+from enginebench.errors import EnginebenchError, ServerError
+from enginebench.files import write_aside, writing
 from enginebench.measure.gpu_doctor import Gpus, gpu_hazards, host_hazards
 from enginebench.measure.nvml import NvmlReader
 from enginebench.measure.worker_process import PACKAGE_BOOTSTRAP, Worker
@@ -144,16 +145,17 @@ def check_server(build: Build, gpus: Sequence[Any] | None = None, own: OwnServer
 
 
 def write_bundle(report: Report, scratch: Path, place: Path) -> None:
-    """Write report, data and logs as a zip file. Raises WorkerError when it cannot be written."""
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with zipfile.ZipFile(place, "w", zipfile.ZIP_DEFLATED) as bundle:
+    """Write report, data and logs as a zip file. Raises RunError when it cannot be written."""
+
+    def write(aside: Path) -> None:
+        with zipfile.ZipFile(aside, "w", zipfile.ZIP_DEFLATED) as bundle:
             bundle.writestr("report.txt", report.text())
             bundle.writestr("report.json", json.dumps(report.data, indent=2, default=str))
             for log in sorted(scratch.glob("*.log")):
                 bundle.write(log, log.name)
-    except OSError as error:
-        raise WorkerError(f"{place} cannot be written ({error.strerror}): name another place with --bundle.") from error
+
+    with writing(place):
+        write_aside(place, write)
 
 
 def _machine(found: dict[str, Any]) -> list[Finding]:

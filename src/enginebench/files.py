@@ -11,12 +11,14 @@ from enginebench.errors import RunError
 def write_aside(path: Path, write: Callable[[Path], object]) -> None:
     """Replace ``path`` by what ``write`` makes, at once: whatever happens, it holds the old or the new, whole.
 
-    A link stays, and what it leads to is replaced; a device or a pipe, such as ``/dev/stdout``, is written to.
+    A link stays, and what it leads to is replaced; a device or a pipe, such as ``/dev/stdout``, is written to; the
+    directories that lead to it are made.
     """
     path = Path(os.path.realpath(path)) if path.is_file() else path
     if path.exists() and not path.is_file():
         write(path)
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
     try:
         write(aside)
@@ -28,9 +30,8 @@ def write_aside(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace the file ``path`` by ``text``, and make the directories that lead to it. Raises RunError."""
+    """Replace the file ``path`` by ``text``. Raises RunError."""
     with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 

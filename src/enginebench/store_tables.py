@@ -134,7 +134,6 @@ def write_columns(path: Path, table: Mapping[str, Sequence[Any]]) -> None:
     """Write columns of equal length as the parquet file ``path``; its directory is made."""
     import pyarrow as pa
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     write_table(pa.table({name: list(values) for name, values in table.items()}), path)
 
 

@@ -53,7 +53,8 @@ def test_report_opens_a_browser(root: Path) -> None:
         (["show", "2026"], "'2026' means 2 runs"),
         (["show", OLD, "--cell", "nonsense"], "has no cell 'nonsense'"),
         (["export", OLD, "--json", "--requests"], "--requests goes with --csv alone"),
-        (["export", OLD, "--csv", "--out", "no/such/place.csv"], "cannot be written"),
+        (["export", OLD, "--csv", "--requests"], "holds no request of any cell"),
+        (["export", OLD, "--csv", "--out", "reports"], "cannot be written (Is a directory)"),
     ],
 )
 def test_what_is_wrong_is_one_sentence(
@@ -77,8 +78,8 @@ def test_export(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert len(list(csv.DictReader(capsys.readouterr().out.splitlines()))) == 1
     assert main(["export", OLD, "--json", "--out", "view.json"]) == 0
     assert json.loads(Path("view.json").read_text(encoding="utf-8"))["run_id"] == OLD
-    assert main(["export", OLD, "--markdown", "--out", "run.md"]) == 0
-    assert Path("run.md").read_text(encoding="utf-8").startswith("# default")
+    assert main(["export", OLD, "--markdown", "--out", "made/for/run.md"]) == 0
+    assert Path("made/for/run.md").read_text(encoding="utf-8").startswith("# default")
 
 
 def test_a_reader_that_has_enough_is_no_error(root: Path) -> None:

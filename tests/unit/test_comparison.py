@@ -254,6 +254,12 @@ def test_five_gates_are_too_many() -> None:
     assert len(read_gates([texts[0]] * 9, stored()["cells"])) == 1
 
 
+def test_two_margins_of_one_number_are_refused() -> None:
+    short = CELL.removeprefix("tiny-")
+    with pytest.raises(RunError, match=r"tpot_p50 is gated at 5% and at 10%: keep one of them"):
+        read_gates([f"{CELL}:tpot_p50:5%", f"{short}:tpot_p50:10%"], stored()["cells"])
+
+
 def test_the_file_holds_everything() -> None:
     found = compare(*sides(0.2), Terms())
     assert comparison_from_json(json.loads(json.dumps(found.as_json()))) == found

@@ -4,6 +4,9 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
+from enginebench.errors import RunError
 from enginebench.report.index import write_index
 from enginebench.report.page import write_report
 from tests.support import sample_run
@@ -50,8 +53,10 @@ def test_what_cannot_be_read_is_said_and_costs_nothing_else(tmp_path: Path) -> N
     assert "The one cell was measured." in html
 
 
-def test_no_run(tmp_path: Path) -> None:
-    assert "There is none yet" in written(tmp_path)
+def test_no_run_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="There is no run in"):
+        write_index(tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_hostile_names_stay_text(tmp_path: Path) -> None:

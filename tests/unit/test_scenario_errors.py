@@ -93,6 +93,12 @@ LINES = {
         f"gate: [{', '.join(['{cell: direct-stream-out0008-bs001, metric: goodput, margin: 5%}'] * 5)}]",
         "gate holds 5 entries; leave at most 4",
     ),
+    "gate twice": (
+        "gate:\n"
+        "- {cell: direct-stream-out0008-bs001, metric: goodput, margin: 5%}\n"
+        "- {cell: example-direct-stream-out0008-bs001, metric: goodput, margin: 9%}",
+        'gate[1] gates "goodput" of example-direct-stream-out0008-bs001 again; remove one',
+    ),
     "bare gate lacks": ("gate: {cell: direct-stream-out0008-bs001}", "gate.metric is missing; add it"),
     "gate lacks": ("gate: [{cell: direct-stream-out0008-bs001}]", "gate[0].metric is missing; add it"),
 }
@@ -112,7 +118,7 @@ def message(tmp_path: Path, raw: bytes) -> str:
 def test_a_wrong_line_is_named(tmp_path: Path, line: str, said: str) -> None:
     got = message(tmp_path, f"{BASE}{line}\n".encode())
     assert said in got
-    numbers = {"duplicate": 4, "open bracket": 4}
+    numbers = {"duplicate": 4, "open bracket": 4, "gate twice": 5}
     wrong = next(name for name, entry in LINES.items() if entry == (line, said))
     assert got.startswith(f"example.yaml:{numbers.get(wrong, 3)}: ")
 

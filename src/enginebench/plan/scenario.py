@@ -174,8 +174,11 @@ class Scenario(Keys):
         for label in labels:
             if labels.count(label) > 1:
                 raise problem(f"gives the load {label} twice (ids keep two decimals of a rate); remove one", "load")
+        numbers = [(endpoint.cell.removeprefix(f"{self.name}-"), endpoint.metric) for endpoint in self.gate]
         for index, endpoint in enumerate(self.gate):
             self._check_endpoint(index, endpoint)
+            if numbers[index] in numbers[:index]:
+                raise problem(f"gates {shown(endpoint.metric)} of {endpoint.cell} again; remove one", "gate", index)
         return self
 
     def _check_endpoint(self, index: int, endpoint: GateEndpoint) -> None:

@@ -9,11 +9,13 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from enginebench.errors import RunError
 from enginebench.measure.metrics import BY_NAME, METRICS, Metric, request_values
 from enginebench.measure.records import UNKNOWN, RoundRecord
 from enginebench.report import trust
@@ -53,10 +55,14 @@ def requests_csv(run: Run) -> Iterator[str]:
     Stamps are CLOCK_MONOTONIC. A metric is empty where a request has none, and ``inf`` where it failed.
 
     Raises:
-        RunError: the stored tables cannot be read.
+        RunError: there is no request, or the stored tables cannot be read.
     """
     head = ["cell", *_ROUND_FACTS, *_COUNTS, *_STAMPS, *_TEXTS, *(f"{name}_s" for name in _VALUES)]
-    return _csv(head, (row for cell in run.cells for record in run.requests(cell) for row in _rows(cell, record)))
+    rows = (row for cell in run.cells for record in run.requests(cell) for row in _rows(cell, record))
+    first = next(rows, None)
+    if first is None:
+        raise RunError(f"{run.directory} holds no request of any cell, so that there is nothing to export.")
+    return _csv(head, chain([first], rows))
 
 
 def view_json(run: Run) -> str:

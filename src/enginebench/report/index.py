@@ -18,7 +18,7 @@ from enginebench.report.comparison_words import headline, level_of
 from enginebench.report.page import render
 from enginebench.report.summary import REFERENCE_LABEL, date, hardware, is_reference, verdict
 from enginebench.report.units import DASH, count
-from enginebench.run_lookup import all_runs
+from enginebench.run_lookup import all_runs, runs_directory
 from enginebench.store import load_run
 
 INDEX = Path("reports") / "index.html"
@@ -77,11 +77,13 @@ def write_index(root: Path) -> Path:
     """Write ``root``/reports/index.html from the runs in ``root``/reports/runs, and return its path.
 
     Raises:
-        RunError: the page cannot be written.
+        RunError: there is nothing to list, or the page cannot be written.
     """
     target = root / INDEX
     rows = tuple(_row(run, target.parent) for run in reversed(all_runs(root)))
     compared = tuple(comparison_rows(root))
+    if not rows and not compared:
+        raise RunError(f"There is no run in {runs_directory(root)}: measure some, or go where they are.")
     more = f" and {count(len(compared), 'comparison')}" if compared else ""
     page = IndexPage("enginebench runs", f"{count(len(rows), 'run')}{more}, the latest first", rows, compared)
     write_text(target, render("index.html.j2", page, {"runs": [row.run_id for row in rows]}))

@@ -8,7 +8,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from enginebench.environment import environment
-from enginebench.errors import EnginebenchError, RunError
+from enginebench.errors import EnginebenchError
+from enginebench.files import write_text
 from enginebench.measure.calibration import Point
 from enginebench.measure.calibrator import Calibrator
 from enginebench.report.calibration import calibration_text
@@ -72,9 +73,5 @@ def _machine(facts: Mapping[str, object]) -> str:
 
 
 def _write(out: Path, content: Mapping[str, object]) -> None:
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"schema": SCHEMA, "environment": environment(), **content}, indent=1, ensure_ascii=False)
-        out.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{out} cannot be written ({error.strerror}): choose another --out.") from error
+    whole = {"schema": SCHEMA, "environment": environment(), **content}
+    write_text(out, json.dumps(whole, indent=1, ensure_ascii=False))

@@ -33,9 +33,9 @@ def endpoint(cell_id: str, name: str, margin: float, *, gated: bool = False) -> 
 def read_gates(texts: Sequence[str], cells: Json) -> tuple[Endpoint, ...]:
     """Read the values of ``--gate``, each CELL:METRIC:MARGIN, for the ``cells`` of a run or plan (id → head).
 
-    Raises RunError for a cell, a metric or a margin that is none, and for more than four.
+    Raises RunError for a cell, a metric or a margin that is none, two margins of one number, and more than four.
     """
-    return _at_most_four([_read_gate(text, cells) for text in texts])
+    return _few_and_clear([_read_gate(text, cells) for text in texts])
 
 
 def scenario_gates(scenarios: Mapping[str, Json], cells: Json) -> tuple[Endpoint, ...]:
@@ -46,7 +46,7 @@ def scenario_gates(scenarios: Mapping[str, Json], cells: Json) -> tuple[Endpoint
         for gate in scenario.get("gate", ())
     ]
     known = {*cells, *(head["path"] for head in cells.values())}
-    return _at_most_four([each for each in found if each.cell_id in known])
+    return _few_and_clear([each for each in found if each.cell_id in known])
 
 
 def default_gates(cells: Json) -> tuple[Endpoint, ...]:
@@ -176,8 +176,13 @@ def _margin(text: str, whole: str) -> float:
     return margin
 
 
-def _at_most_four(gates: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
-    unique = {each.key: each for each in gates}
+def _few_and_clear(gates: Sequence[Endpoint]) -> tuple[Endpoint, ...]:
+    unique: dict[str, Endpoint] = {}
+    for each in gates:
+        other = unique.setdefault(each.key, each)
+        if other.margin != each.margin:
+            margins = " and at ".join(f"{100 * one.margin:g}%" for one in (other, each))
+            raise RunError(f"{each.key} is gated at {margins}: keep one of them.")
     noisy = [each for each in unique.values() if not each.exact]
     if len(noisy) > MOST_GATED:
         raise RunError(
