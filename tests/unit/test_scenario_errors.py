@@ -94,9 +94,9 @@ LINES = {
         "gate holds 5 entries; leave at most 4",
     ),
     "gate twice": (
-        "gate:\n"
-        "- {cell: direct-stream-out0008-bs001, metric: goodput, margin: 5%}\n"
-        "- {cell: example-direct-stream-out0008-bs001, metric: goodput, margin: 9%}",
+        """gate:
+- {cell: direct-stream-out0008-bs001, metric: goodput, margin: 5%}
+- {cell: example-direct-stream-out0008-bs001, metric: goodput, margin: 9%}""",
         'gate[1] gates "goodput" of example-direct-stream-out0008-bs001 again; remove one',
     ),
     "bare gate lacks": ("gate: {cell: direct-stream-out0008-bs001}", "gate.metric is missing; add it"),
