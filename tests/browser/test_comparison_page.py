@@ -13,7 +13,6 @@ from playwright.sync_api import Browser, BrowserContext, Dialog, Page
 
 from enginebench.report.comparison_page import write_comparison
 from enginebench.report.comparison_subject import Subject
-from tests.browser.test_report_page import browser_type_launch_args  # noqa: F401 (a fixture)
 from tests.support.compared import LOST, at_different_times, in_turns, incomparable, of_names, with_history
 
 Make = Callable[[Path], Subject]

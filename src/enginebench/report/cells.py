@@ -139,7 +139,7 @@ class CellView:
         if not self.measured:
             return f"{STATUS_WORDS[self.status]}: {self.reason}"
         if metric == "memory":
-            return "no memory sample was taken"
+            return (self.record.get("memory") or {}).get("gpu_reason") or "no memory sample was taken"
         if lacking := self._lacking(metric):
             return lacking
         if self.record.get("failed_requests"):
