@@ -133,7 +133,6 @@ def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
     from enginebench.run.managed import check_own_server
     from enginebench.run.plan import make_plan
 
-    check_request(config.option.profile, [cell.id for cell in cells])
     paths = [cell.path for cell in cells]
     assert bench.selection is not None
     if config.option.rounds is not None and config.option.rounds < 1:
@@ -148,6 +147,7 @@ def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
     plan = make_plan(
         build, open_tokenizer(build), bench.selection, cells, bench.expansion.left_out, option.rounds, engine=engine
     )
+    check_request(option.profile, plan, bench.attached)
     bench.warnings = check_own_server(plan, bench.attached, paths)
     return plan
 

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from enginebench.plan.load import Batch
 from enginebench.profile.gaps import PREFILL
 from enginebench.profile.rerun import check_request
 from enginebench.report.profiles import profiles_section
+from enginebench.run.attached import Attached
 from enginebench.run.plan import Plan
 from enginebench.store_profiles import Profile, read_profiles
 from tests.support.bench_project import BenchProject
@@ -69,7 +71,7 @@ def test_the_worker_and_the_engine_are_sampled_in_python(plain: dict[str, Profil
 
 def test_what_is_missing_is_named_and_the_rest_stays_good(plain: dict[str, Profile]) -> None:
     assert "install NVIDIA Nsight Systems" in plain["nsys"].data["reason"]
-    assert "torch cannot be imported" in plain["torch"].data["reason"]
+    assert "has no torch: install it there" in plain["torch"].data["reason"]
     assert not plain["nsys"].taken
     assert not plain["torch"].taken
 
@@ -129,11 +131,24 @@ def test_a_server_of_ours_is_captured_by_nsys_and_traced(tmp_path: Path, monkeyp
 
 
 def test_few_cells_at_once(plan: Plan) -> None:
-    cells = [planned.cell.id for planned in plan.cells]
-    check_request(["iterations"], cells * 4)
+    check_request(["iterations"], replace(plan, cells=plan.cells * 4), Attached())
     with pytest.raises(EnginebenchError, match="5 are selected: narrow them to 4"):
-        check_request(["iterations"], cells * 5)
-    check_request([], cells * 5)
+        check_request(["iterations"], replace(plan, cells=plan.cells * 5), Attached())
+    check_request([], replace(plan, cells=plan.cells * 5), Attached())
+
+
+def test_what_no_cell_can_give_is_said_before_anything_is_measured(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(EnginebenchError, match=r"--profile torch: .* has no torch: install it there"):
+        check_request(["torch"], plan, Attached())
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EnginebenchError, match="--profile nsys: There is no nsys on PATH"):
+        check_request(["iterations", "nsys"], plan, Attached())
+    served = replace(plan, cells=(replace(plan.cells[0], cell=replace(plan.cells[0].cell, path="core")),))
+    with pytest.raises(EnginebenchError, match="--profile torch: The engine computes in Triton's process"):
+        check_request(["torch"], served, Attached())
+    check_request(["torch"], replace(plan, cells=()), Attached())
 
 
 def test_the_option_profiles_after_the_measurement(tmp_path: Path) -> None:

@@ -9,6 +9,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from enginebench.builds.build import Build
+from enginebench.builds.installed import installed_versions
 from enginebench.errors import EnginebenchError
 from enginebench.measure.telemetry import Telemetry
 from enginebench.measure.worker_process import Worker
@@ -16,7 +18,7 @@ from enginebench.measure.world import Wrapper
 from enginebench.profile import findings
 from enginebench.profile.kinds import KINDS, MOST_CELLS
 from enginebench.profile.nsys import ITERATIONS, MISSING, ServerCapture, find_nsys, worker_wrapper
-from enginebench.profile.taking import Taken, take
+from enginebench.profile.taking import IN_THE_SERVER, Taken, take
 from enginebench.run.attached import Attached
 from enginebench.run.block import Block
 from enginebench.run.cell import CellRun
@@ -29,15 +31,39 @@ from enginebench.store_profiles import profile_directory
 Tell = Callable[[str], None]
 
 
-def check_request(kinds: Sequence[str], cells: Sequence[str]) -> None:
-    """Raise EnginebenchError when ``cells`` are more than can be profiled, or a kind is unknown."""
-    if unknown := [kind for kind in kinds if kind not in KINDS]:
-        raise EnginebenchError(f"--profile {unknown[0]} is not known: give one of {', '.join(KINDS)}.")
-    if kinds and len(cells) > MOST_CELLS:
+def check_request(kinds: Sequence[str], plan: Plan, attached: Attached) -> None:
+    """Raise EnginebenchError when ``plan`` has more cells than can be profiled, or a kind can be taken of none."""
+    if kinds and len(plan.cells) > MOST_CELLS:
         raise EnginebenchError(
-            f"--profile drives each cell once more, and {len(cells)} are selected: narrow them to {MOST_CELLS} or "
+            f"--profile drives each cell once more, and {len(plan.cells)} are selected: narrow them to {MOST_CELLS} or "
             "fewer, e.g. with -k 'direct and bs008', or leave --profile out."
         )
+    paths = {planned.cell.path for planned in plan.cells}
+    for kind in kinds:
+        reasons = [why_not(kind, path, plan.build, attached) for path in sorted(paths)]
+        if reasons and all(reasons):
+            raise EnginebenchError(f"--profile {kind}: {reasons[0]}")
+
+
+def why_not(kind: str, path: str, build: Build, attached: Attached) -> str | None:
+    """Why cells on ``path`` cannot be profiled so, as far as that is known beforehand; None: they may be."""
+    if kind == "torch" and build.kind != "pytorch":
+        return _why_no_torch(build) if path == "direct" else IN_THE_SERVER
+    if kind != "nsys":
+        return None
+    if find_nsys() is None:
+        return MISSING
+    if attached.url_of(path):
+        return "A server that runs already cannot be put under Nsight Systems: let enginebench start it."
+    if path == "direct" and len(build.launcher) > 1:
+        return "The build's interpreter runs in a container: run enginebench, and nsys, inside it."
+    return None
+
+
+def _why_no_torch(build: Build) -> str | None:
+    if "torch" in installed_versions(build.launcher):
+        return None
+    return f"{' '.join(build.launcher)}, which runs the engine, has no torch: install it there."
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +126,7 @@ class Rerun:
 
     def _drive(self, taken: Taken, sessions: Sessions) -> None:
         cell, scenario = taken.planned.cell, taken.planned.scenario
-        if why := self._why_not(taken):
+        if why := why_not(taken.kind, cell.path, self.plan.build, self.attached):
             taken.data["reason"] = why
             return
         sessions.wrapper, capture = self._wrapper(taken)
@@ -115,18 +141,6 @@ class Rerun:
         except EnginebenchError as error:
             findings.failed(taken, sessions.death() or error)
             sessions.discard()
-
-    def _why_not(self, taken: Taken) -> str | None:
-        path = taken.planned.cell.path
-        if taken.kind != "nsys":
-            return None
-        if find_nsys() is None:
-            return MISSING
-        if self.attached.url_of(path):
-            return "A server that runs already cannot be put under Nsight Systems: let enginebench start it."
-        if path == "direct" and len(self.plan.build.launcher) > 1:
-            return "The build's interpreter runs in a container: run enginebench, and nsys, inside it."
-        return None
 
     def _wrapper(self, taken: Taken) -> tuple[Wrapper | None, ServerCapture | None]:
         """What runs the process that computes, and what captures a server."""

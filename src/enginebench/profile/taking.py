@@ -90,8 +90,6 @@ def _in_the_server(taken: Taken, sessions: Sessions, capture: ServerCapture | No
         "python": lambda: _models_sampled(taken, sessions),
     }
     make = makers.get(taken.kind)
-    if make is None and not taken.by_itself:
-        taken.data["reason"] = IN_THE_SERVER
     with make() if make else nullcontext():
         yield
 
