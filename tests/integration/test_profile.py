@@ -166,7 +166,7 @@ def test_the_option_profiles_after_the_measurement(tmp_path: Path) -> None:
     assert "Profiled reruns" in page
     traced = _trace_command(project)
     names = {event["name"] for event in traced}
-    assert {"decode", "chunk", "step", "active"} <= names
+    assert {"decode", "gap", "step", "active"} <= names
 
 
 def _trace_command(project: BenchProject) -> list[dict[str, object]]:

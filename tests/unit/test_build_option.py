@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enginebench.errors import BuildError
+from enginebench.reference.build import ReferenceOptions, write_build
 from enginebench.run.builds import _split, build_from_option, only_build, parse_build
 from tests.support import engine_dirs as made
 
@@ -68,6 +69,17 @@ def test_options_come_back_as_they_were_given(place: str, options: dict[str, str
 def test_a_misspelt_key_is_named(tmp_path: Path) -> None:
     with pytest.raises(BuildError, match="unknown key 'pyhton': there are python, tokenizer, llm_args, container"):
         parse_build(f"fp16={tmp_path},pyhton=/usr/bin/python3")
+
+
+def test_what_a_build_has_no_use_for_is_refused(engine: Path, tmp_path: Path) -> None:
+    write_build(ReferenceOptions(layers=1, hidden=16, heads=2, kv_heads=1, ffn=32), tmp_path / "ref")
+    for text, other in ((f"a={tmp_path}/ref,tokenizer=/tok", None), (f"a={tmp_path}/ref", Path("/tok"))):
+        with pytest.raises(BuildError, match="ref is a reference build, whose tokenizer is its own: leave out a tok"):
+            build_from_option(text, tmp_path, other)
+    with pytest.raises(BuildError, match="leave out --trust-remote-code"):
+        build_from_option(f"a={tmp_path}/ref", tmp_path, trust_remote_code=True)
+    with pytest.raises(BuildError, match="no checkpoint for the PyTorch backend: leave out llm_args=x"):
+        parse_build(f"{engine},llm_args=x.yaml")
 
 
 def test_two_builds_are_not_one_run() -> None:

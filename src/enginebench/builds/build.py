@@ -59,11 +59,18 @@ def read_build(
         llm_args: arguments of a checkpoint for the PyTorch backend; default: its ``llm_args.yaml``.
 
     Raises:
-        BuildError: no directory, no or a broken config.json, a missing engine file, or a model that is no decoder.
+        BuildError: no directory, no or a broken config.json, a missing engine file, a model that is no decoder, or an
+            argument that such a build has no use for.
     """
     config = Config(directory / "config.json", read_config(directory))
+    build = _read(name, config, llm_args)
+    if build.kind == "reference" and (tokenizer or trust_remote_code):
+        option = "a tokenizer" if tokenizer else "--trust-remote-code"
+        raise BuildError(f"{directory} is a reference build, whose tokenizer is its own: leave out {option}.")
+    if build.kind != "pytorch" and llm_args:
+        raise BuildError(f"{directory} is no checkpoint for the PyTorch backend: leave out llm_args={llm_args}.")
     return replace(
-        _read(name, config, llm_args),
+        build,
         python=python or ("python3" if container else sys.executable),
         tokenizer=tokenizer or (directory if _holds_tokenizer(directory) else None),
         trust_remote_code=trust_remote_code,

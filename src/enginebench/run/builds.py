@@ -34,7 +34,8 @@ def build_from_option(
         BuildError: the text is not of that form, or the directory is no build.
     """
     if text is None:
-        return _default_build(root / DEFAULT_BUILDS)
+        place = _default_build(root / DEFAULT_BUILDS)
+        return read_build("reference", place, tokenizer=tokenizer, trust_remote_code=trust_remote_code)
     if not re.match(r"[^=/]+=", text):
         raise _malformed(text)
     return parse_build(text, tokenizer, trust_remote_code)
@@ -98,9 +99,9 @@ def _malformed(text: str) -> BuildError:
     )
 
 
-def _default_build(directory: Path) -> Build:
+def _default_build(directory: Path) -> Path:
     """Other options are another build, so its directory is named after them: one that is there already can be taken."""
     options = ReferenceOptions()
     place = directory / f"reference-{hashlib.sha256(repr(options).encode()).hexdigest()[:8]}"
     write_build(options, place)
-    return read_build("reference", place)
+    return place
