@@ -9,7 +9,6 @@ from enginebench.report.gpu import gpu_section
 from enginebench.report.ledger import ledger_section
 from enginebench.report.roofline import roofline_section
 from enginebench.run.builds import build_from_option
-from enginebench.run.gpu import on_gpu
 from enginebench.store import Run
 from enginebench.store_tables import read_columns
 from tests.support.gpu_traces import CARD, MIB, reading, state, write_trace
@@ -82,7 +81,8 @@ def test_a_session_has_a_ledger_that_adds_up(run: Run) -> None:
     assert session["memory"]["gpu"] == {
         "before_load": BASELINE, "after_load": LOADED, "peak": PEAK, "after_unload": AFTER
     }  # fmt: skip
-    assert sum(entry["bytes"] for entry in session["ledger"] if entry["owner"] == "gpu") == LOADED
+    assert sum(entry["bytes"] or 0 for entry in session["ledger"] if entry["owner"] == "gpu") == LOADED
+    assert by_name["CUDA context"]["bytes"] is None  # an engine on the host has none
     assert by_name["other processes"]["bytes"] == 600 * MIB
     assert by_name["weights"]["source"] == "the runtime"
     assert by_name["growth in rounds"]["bytes"] == PEAK - LOADED
@@ -139,4 +139,4 @@ def test_blocks_add_up_while_the_trace_of_a_real_card_plays(tmp_path: Path) -> N
 
 
 def test_the_reference_build_for_the_host_uses_no_gpu(tmp_path: Path) -> None:
-    assert not on_gpu(build_from_option(None, tmp_path))
+    assert not build_from_option(None, tmp_path).on_gpu

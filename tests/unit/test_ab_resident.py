@@ -89,8 +89,13 @@ def test_what_the_gpu_showed_of_both_is_of_neither() -> None:
         (None, REASON), (9, "the runtime"), (9, "NVML")
     ]  # fmt: skip
     assert found["ledger_warnings"] == []
-    cell = {"memory": {"gpu_peak_bytes": 9, "host_peak_bytes": {}}, "gpu": {"peak_bytes": 9, "mbu": 0.5, "notes": []}}
+    cell: Any = {
+        "memory": {"gpu_peak_bytes": 9, "host_peak_bytes": {}},
+        "gpu": {"peak_bytes": 9, "mbu": 0.5, "notes": []},
+    }
+    cell["gpu"]["by_gpu"] = [{"peak_bytes": 9, "energy_j": 1.0}]
     told = cell_side_by_side(cell)
     assert told["memory"]["gpu_peak_bytes"] is None
-    assert told["gpu"] == {"peak_bytes": None, "mbu": 0.5, "notes": [f"No GPU memory: {REASON}."]}
+    notes, by_gpu = [f"No GPU memory: {REASON}."], [{"peak_bytes": None, "energy_j": 1.0}]
+    assert told["gpu"] == {"peak_bytes": None, "mbu": 0.5, "by_gpu": by_gpu, "notes": notes}
     assert "gpu" not in cell_side_by_side({"memory": cell["memory"]})

@@ -158,6 +158,8 @@ def test_too_few_gpus_are_refused_before_anything_is_started() -> None:
     check_gpus(build(tp=2), 2)
     check_gpus(build(tp=2), None)
     check_gpus(build(kind="reference"), 0)
+    with pytest.raises(BuildError, match="needs 2 GPUs"):
+        check_gpus(build(kind="reference", pp=2, config={"build_config": {"device": "cuda"}}), 1)
     with pytest.raises(BuildError, match=r"needs 4 GPUs \(tp 2 × pp 2 × cp 1\), and 2 can be seen here"):
         check_gpus(build(tp=2, pp=2), 2)
 

@@ -26,20 +26,30 @@ def samples(*readings: object, start: float = 1.0, step: float = 1.0) -> list[Sa
 
 def test_energy_is_the_difference_of_the_counters_of_the_gpus_that_are_used() -> None:
     edges = RoundEdges(edge(0.5, 100.0, 7.0), edge(4.5, 1300.0, 900.0))
-    one = round_gpu((S, 4 * S), samples((BUSY, IDLE)), [], edges, gpus=1)
+    one = round_gpu((S, 4 * S), samples((BUSY, IDLE)), [], edges, gpus=[0])
     assert (one.energy_j, one.energy_s, one.energy_source) == (1200.0, 4.0, "counter")
-    assert round_gpu((S, 4 * S), [], [], edges, gpus=2).energy_j == 1200.0 + 893.0
+    assert round_gpu((S, 4 * S), [], [], edges, gpus=[0, 1]).energy_j == 1200.0 + 893.0
+
+
+def test_each_of_several_gpus_is_summed_up_alone_too() -> None:
+    edges = RoundEdges(edge(0.5, 100.0, 7.0), edge(4.5, 1300.0, 900.0))
+    both = round_gpu((S, 4 * S), samples((BUSY, reading(5, event_reasons=4))), [], edges, gpus=[0, 1])
+    assert both.reasons == {"power cap": 1}
+    assert [one.energy_j for one in both.each] == [1200.0, 893.0]
+    assert [one.reasons for one in both.each] == [{}, {"power cap": 1}]
+    assert [one.peak_bytes for one in both.each] == [BUSY.used_bytes, 5]
+    assert round_gpu((S, 4 * S), samples((BUSY, IDLE)), [], edges, gpus=[1]).each == ()
 
 
 def test_without_a_counter_it_is_the_integral_of_power_and_says_so() -> None:
     heard = samples(reading(1, power_w=100.0), reading(1, power_w=300.0), reading(1, power_w=300.0))
-    found = round_gpu((S, 4 * S), heard, [], RoundEdges(edge(0.5), edge(4.5)), gpus=1)
+    found = round_gpu((S, 4 * S), heard, [], RoundEdges(edge(0.5), edge(4.5)), gpus=[0])
     assert (found.energy_j, found.energy_s, found.energy_source) == (200 + 300 + 300, 3.0, "power samples")
 
 
 @pytest.mark.parametrize("edges", [NO_EDGES, RoundEdges(edge(0, 900.0), edge(5, 3.0)), RoundEdges(edge(0, None), None)])
 def test_what_nobody_tells_is_none_and_never_zero(edges: RoundEdges) -> None:
-    found = round_gpu((S, 4 * S), samples(reading(None, power_w=None, sm_clock_mhz=None)), [], edges, gpus=1)
+    found = round_gpu((S, 4 * S), samples(reading(None, power_w=None, sm_clock_mhz=None)), [], edges, gpus=[0])
     assert (found.energy_j, found.energy_source, found.peak_bytes) == (None, None, None)
     assert found.sm_clocks_mhz == ()
     assert cell_energy([found], 10, 1).per_output_token_j is None
@@ -57,7 +67,7 @@ def test_energy_of_power_lies_between_its_extremes(power_w: list[float], length_
 
 def test_only_samples_of_the_round_count_and_clocks_only_while_it_computes() -> None:
     heard = samples(reading(9), reading(5, sm_clock_mhz=1500), IDLE, reading(7, event_reasons=4), reading(8))
-    found = round_gpu((2 * S, 4 * S), heard, [], NO_EDGES, gpus=1)
+    found = round_gpu((2 * S, 4 * S), heard, [], NO_EDGES, gpus=[0])
     assert found.samples == 3
     assert found.peak_bytes == IDLE.used_bytes
     assert found.sm_clocks_mhz == (1500, 1980)
@@ -67,7 +77,7 @@ def test_only_samples_of_the_round_count_and_clocks_only_while_it_computes() -> 
 def test_company_events_and_counters_of_the_host() -> None:
     states = [GpuState(2 * S, ({7: 1, 8: 2}, {9: 1}), ((0, "xid", 31), (1, "xid", 48)))]
     edges = RoundEdges(edge(0, 1.0), edge(10, 2.0, ecc=2, busy_s=4.0, swapped=5))
-    found = round_gpu((S, 4 * S), samples(BUSY), states, edges, gpus=1, foreign=(7, 9, 11))
+    found = round_gpu((S, 4 * S), samples(BUSY), states, edges, gpus=[0], foreign=(7, 9, 11))
     assert (found.foreign, found.events) == ((7,), (("xid", 31),))
     assert (found.ecc_errors, found.cpu_busy, found.swapped_bytes) == (2, 0.4, 5)
 

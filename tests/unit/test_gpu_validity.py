@@ -59,6 +59,16 @@ def test_troubles(changes: dict[str, Any], level: str, words: str) -> None:
     assert words in "".join(reasons)
 
 
+def test_one_troubled_card_of_several_is_not_averaged_away() -> None:
+    slow = replace(GOOD, sm_clocks_mhz=(1500,) * 100, reasons={"power cap": 8})
+    found = gpu_validity([CARD, CARD], [replace(GOOD, samples=200, reasons={"power cap": 8}, each=(GOOD, slow))] * 2)
+    assert found.level == "degraded"
+    assert found.reasons == (
+        "GPU 1 held its clocks down for 8% of the time (power cap)",
+        "the SM clock of GPU 1 was 1500 MHz at the median, of 1980 MHz that it can have",
+    )
+
+
 def test_a_busy_host_is_as_it_should_be_for_an_engine_on_the_host() -> None:
     assert gpu_validity([], [replace(GOOD, cpu_busy=1.0)]).level == "valid"
     assert gpu_validity([], [replace(GOOD, swapped_bytes=2**30)]).level == "degraded"

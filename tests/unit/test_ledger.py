@@ -31,7 +31,7 @@ PHASES = {"before_load": GIB, "after_load": 72 * GIB, "peak": 73 * GIB, "after_u
 TOLD = {"weight_bytes": 12 * GIB, "kv_pool_bytes": 20 * GIB, "kv_pool_tokens": 20 * GIB // 28_672}
 
 
-def ledger(facts: dict[str, Any], phases: Mapping[str, int | None] | None = None, **settings: Any) -> Ledger:
+def ledger(facts: dict[str, Any], phases: Mapping[str, Any] | None = None, **settings: Any) -> Ledger:
     pool = kv_pool(BUILD, facts, settings)
     return gpu_ledger(BUILD, PHASES if phases is None else phases, pool, facts, 0)
 
@@ -48,6 +48,17 @@ def test_what_the_runtime_tells_is_taken_and_the_rest_is_left_over() -> None:
     assert lines["context, buffers and the rest"].bytes == (71 - 12 - 20) * GIB
     assert lines["growth in rounds"].bytes == GIB
     assert lines["left after unloading"].bytes == 0
+
+
+def test_the_context_has_a_line_of_its_own_where_the_runtime_tells() -> None:
+    """One GiB was in use before loading; with a context on each of two cards, two and a half were."""
+    told = {**TOLD, "used_with_context_bytes": [3 * GIB // 2, GIB]}
+    lines = by_name(ledger(told, {**PHASES, "after_load_by_gpu": (40 * GIB, 32 * GIB)}))
+    assert lines["CUDA context"].bytes == 3 * GIB // 2
+    assert lines["buffers and the rest"].bytes == (71 - 12 - 20) * GIB - 3 * GIB // 2
+    assert [lines[f"in use on GPU {place}"].bytes for place in (0, 1)] == [40 * GIB, 32 * GIB]
+    silent = by_name(ledger(TOLD))["CUDA context"]
+    assert (silent.bytes, silent.source) == (None, "not told by this runtime: in the rest")
 
 
 def test_settings_and_files_stand_in_and_say_so() -> None:
@@ -98,9 +109,15 @@ def test_without_a_gpu_there_are_no_lines() -> None:
     assert nothing["growth in rounds"].bytes is None
 
 
-@given(*(st.none() | st.integers(0, 40 * GIB) for _ in range(3)), st.integers(0, GIB))
-def test_lines_add_up_whatever_is_known(weights: int | None, pool: int | None, free: int | None, others: int) -> None:
-    facts = {"weight_bytes": weights, "kv_pool_bytes": pool}
+@given(
+    *(st.none() | st.integers(0, 40 * GIB) for _ in range(3)),
+    st.integers(0, GIB),
+    st.none() | st.integers(GIB, 2 * GIB),
+)
+def test_lines_add_up_whatever_is_known(
+    weights: int | None, pool: int | None, free: int | None, others: int, used: int | None
+) -> None:
+    facts = {"weight_bytes": weights, "kv_pool_bytes": pool, "used_with_context_bytes": used and [used]}
     phases = PHASES | {"before_load": GIB + (free or 0)}
     found = gpu_ledger(BUILD, phases, kv_pool(BUILD, facts, {}), facts, others)
     assert sum(entry.bytes or 0 for entry in found.entries if entry.owner == "gpu") == phases["after_load"]

@@ -113,6 +113,19 @@ def test_decode_is_the_bytes_of_a_step_over_its_time() -> None:
     assert work.intensity == pytest.approx(work.flops / work.bytes)
 
 
+def test_the_stages_of_a_pipeline_read_one_after_the_other() -> None:
+    """Two cards hold half of the weights each: a token waits for both, and its micro-batch is half of the requests."""
+    alone, many = (round_of(*[Row([(100 + 10 * step, 1) for step in range(5)], prompt=10)] * n) for n in (1, 4))
+    for record, passing in ((alone, 1), (many, 2)):
+        found = cell_limits(build(pp=2), [CARD, CARD], [record], reuse=False)
+        assert found.bandwidth.value == pytest.approx(3.352e12, rel=1e-3)
+        assert found.bandwidth.source.endswith(", one of 2 stages at a time")
+        assert found.decode is not None
+        assert found.decode.bytes == pytest.approx(2 * (192 + 384 + 800) + passing * 12.5 * 16)
+    split = cell_limits(build(tp=2), [CARD, CARD], [alone], reuse=False)
+    assert split.bandwidth.value == pytest.approx(2 * 3.352e12, rel=1e-3)
+
+
 def test_prefill_is_the_batch_until_its_last_first_token() -> None:
     found = cell_limits(build(), [CARD], [ROUND], reuse=False)
     assert found.prefill is not None

@@ -16,6 +16,7 @@ from enginebench.runtimes.tensorrt_llm.session import EngineSession
 from tests.contract.suite import collect
 from tests.support.trtllm.compute import BREAKS
 from tests.support.trtllm.install import installed
+from tests.support.trtllm.torch import CONTEXT_BYTES
 
 ROOT = Path(__file__).parents[2]
 
@@ -237,6 +238,16 @@ def test_only_model_runner_loads_engines_of_before_0_8(tmp_path: Path) -> None:
     with opened("0.16.0", tmp_path, layout="builder_config") as session:
         assert session.facts()["adapter"] == "model_runner"
     assert "before 0.8" in refused("1.2.0rc2", tmp_path, layout="builder_config")
+
+
+def test_who_loads_into_this_process_tells_what_its_context_takes_and_nobody_else(tmp_path: Path) -> None:
+    """Asked before the engine is there; where the library starts processes of its own, this one gets no context."""
+    for version, adapter in (("0.16.0", "model_runner"), ("0.8.0", "model_runner_cpp")):
+        with opened(version, tmp_path, adapter=adapter) as session:
+            assert session.facts()["used_with_context_bytes"] == [CONTEXT_BYTES]
+    for version, adapter in (("0.16.0", "llm_api"), ("0.13.0", "executor")):
+        with opened(version, tmp_path, adapter=adapter) as session:
+            assert "used_with_context_bytes" not in session.facts()
 
 
 def test_model_runner_is_run_on_as_many_ranks_as_the_engine_has(tmp_path: Path) -> None:

@@ -82,6 +82,12 @@ class Build:
         return self.tp * self.pp * self.cp
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether it computes on a GPU: all do, but reference builds for the host."""
+        device = self.config.get("build_config", {}).get("device", "cpu")
+        return self.kind != "reference" or str(device).startswith("cuda")
+
+    @property
     def launcher(self) -> tuple[str, ...]:
         """The command that starts the interpreter that can load the build."""
         return (*self.container, self.python)

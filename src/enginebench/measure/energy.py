@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -17,6 +17,8 @@ from enginebench.measure.nvml import REASONS
 from enginebench.measure.telemetry import Sample
 
 Source = Literal["counter", "power samples"]
+
+_Value = TypeVar("_Value")
 
 IDLE_BIT = 0x1
 
@@ -43,6 +45,7 @@ class RoundGpu:
     ecc_errors: int | None = None  # uncorrected, during the round
     cpu_busy: float | None = None  # share of the cores
     swapped_bytes: int | None = None
+    each: tuple["RoundGpu", ...] = ()  # what each of several GPUs did
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +62,18 @@ def round_gpu(
     states: Sequence[GpuState],
     edges: RoundEdges,
     *,
-    gpus: int,
+    gpus: Sequence[int],
     foreign: Iterable[int] = (),
 ) -> RoundGpu:
-    """Sum up one round, from ``span_ns[0]`` to ``span_ns[1]``, on the first ``gpus`` GPUs.
+    """Sum up one round, from ``span_ns[0]`` to ``span_ns[1]``, on ``gpus``, given by their places.
 
     ``samples``: those of the round and, for the gap at its ends, the last before and the first after it. ``foreign``:
     processes that computed before the engine was loaded.
     """
     start_ns, end_ns = span_ns
     inside = [each for each in samples if start_ns <= each.stamp_ns <= end_ns]
-    rows = [each.gpu[:gpus] for each in inside if each.gpu]
+    rows = [_of(gpus, each.gpu) for each in inside if each.gpu]
+    alone = [[gpu] for gpu in gpus] if len(gpus) > 1 else []
     busy = [one for row in rows for one in row if not _idle(one)]
     used = [total for row in rows if (total := _total(row)) is not None]
     energy_j, energy_s, source = _energy(edges, samples, span_ns, gpus)
@@ -85,10 +89,11 @@ def round_gpu(
         temperatures_c=tuple(one.temperature_c for row in rows for one in row if one.temperature_c is not None),
         reasons=_reasons(one for row in rows for one in row),
         foreign=_present(set(foreign), states, gpus),
-        events=tuple((kind, code) for state in states for gpu, kind, code in state.events if gpu < gpus),
+        events=tuple((kind, code) for state in states for gpu, kind, code in state.events if gpu in gpus),
         ecc_errors=_ecc(edges, gpus),
         cpu_busy=_cpu(edges),
         swapped_bytes=_difference(edges, "swapped_bytes"),
+        each=tuple(round_gpu(span_ns, samples, states, edges, gpus=gpu, foreign=foreign) for gpu in alone),
     )
 
 
@@ -110,7 +115,7 @@ def energy_of_power_j(span_ns: tuple[int, int], stamps_ns: Sequence[int], power_
 
 
 def _energy(
-    edges: RoundEdges, samples: Sequence[Sample], span_ns: tuple[int, int], gpus: int
+    edges: RoundEdges, samples: Sequence[Sample], span_ns: tuple[int, int], gpus: Sequence[int]
 ) -> tuple[float | None, float | None, Source | None]:
     counted = _counters_j(edges, gpus)
     if counted is not None and edges.begin and edges.end:
@@ -121,17 +126,22 @@ def _energy(
     return (None, None, None) if integral is None else (integral, (span_ns[1] - span_ns[0]) / 1e9, "power samples")
 
 
-def _counters_j(edges: RoundEdges, gpus: int) -> float | None:
+def _counters_j(edges: RoundEdges, gpus: Sequence[int]) -> float | None:
     begin, end = edges.begin and edges.begin.energy_j, edges.end and edges.end.energy_j
     if not begin or not end:
         return None
-    pairs = list(zip(begin[:gpus], end[:gpus], strict=True))
+    pairs = list(zip(_of(gpus, begin), _of(gpus, end), strict=True))
     passed = [after - before for before, after in pairs if before is not None and after is not None]
     return sum(passed) if len(passed) == len(pairs) and min(passed) >= 0 else None  # a driver loaded anew starts at 0
 
 
-def _power_w(sample: Sample, gpus: int) -> float | None:
-    power = [one.power_w for one in (sample.gpu or ())[:gpus]]
+def _of(gpus: Sequence[int], values: Sequence[_Value]) -> list[_Value]:
+    """The values of ``gpus``; none where nothing is told of any."""
+    return [values[gpu] for gpu in gpus if gpu < len(values)]
+
+
+def _power_w(sample: Sample, gpus: Sequence[int]) -> float | None:
+    power = [one.power_w for one in _of(gpus, sample.gpu or ())]
     known = [each for each in power if each is not None]
     return sum(known) if known and len(known) == len(power) else None
 
@@ -152,16 +162,16 @@ def _reasons(readings: Iterable[GpuReading]) -> dict[str, int]:
     return dict(found)
 
 
-def _present(foreign: set[int], states: Sequence[GpuState], gpus: int) -> tuple[int, ...]:
-    seen = {pid for state in states for processes in state.processes[:gpus] for pid in processes or ()}
+def _present(foreign: set[int], states: Sequence[GpuState], gpus: Sequence[int]) -> tuple[int, ...]:
+    seen = {pid for state in states for processes in _of(gpus, state.processes) for pid in processes or ()}
     return tuple(sorted(seen & foreign))
 
 
-def _ecc(edges: RoundEdges, gpus: int) -> int | None:
+def _ecc(edges: RoundEdges, gpus: Sequence[int]) -> int | None:
     begin, end = edges.begin and edges.begin.ecc_uncorrected, edges.end and edges.end.ecc_uncorrected
     if not begin or not end:
         return None
-    pairs = zip(begin[:gpus], end[:gpus], strict=True)
+    pairs = zip(_of(gpus, begin), _of(gpus, end), strict=True)
     known = [after - before for before, after in pairs if before is not None and after is not None]
     return sum(known) if known else None
 

@@ -47,11 +47,18 @@ def gpu_validity(
     if unasked_hits:
         found.append(("degraded", f"the engine reuses the KV cache of prompts, unasked: {unasked_hits.rstrip('.')}"))
     if cards:
-        found += [*_throttling(rounds), *_clocks(cards, rounds), *_errors(rounds), *_company(rounds)]
-        found += [*_drift(rounds), *_unseen(rounds), *_parts(cards)]
+        for name, own in by_gpu(rounds):
+            found += [*_throttling(name, own), *_clocks(name, cards, own), *_drift(name, own)]
+        found += [*_errors(rounds), *_company(rounds), *_unseen(rounds), *_parts(cards)]
     return MachineValidity(
         worst(level for level, _ in found), tuple(reason for _, reason in found), tuple(_notes(cards))
     )
+
+
+def by_gpu(rounds: Sequence[RoundGpu]) -> list[tuple[str, Sequence[RoundGpu]]]:
+    """What each of several GPUs did in ``rounds``, under its name; of one, they themselves."""
+    several = [[*own] for own in zip(*(each.each for each in rounds), strict=True)]
+    return [(f"GPU {place}", own) for place, own in enumerate(several)] or [("the GPU", rounds)]
 
 
 def throttle_shares(rounds: Sequence[RoundGpu]) -> dict[str, float]:
@@ -63,21 +70,24 @@ def throttle_shares(rounds: Sequence[RoundGpu]) -> dict[str, float]:
     return {reason: count / samples for reason, count in counts.items()} if samples else {}
 
 
-def _throttling(rounds: Sequence[RoundGpu]) -> Iterator[Judgement]:
+def _throttling(name: str, rounds: Sequence[RoundGpu]) -> Iterator[Judgement]:
     for reason, share in throttle_shares(rounds).items():
         if reason in OF_THE_OPERATOR:
             continue
         cap = reason == "power cap"
         if share > (CAP_SHARE if cap else SLOWDOWN_SHARE):
             level: Level = "invalid" if share > BAD_SHARE and not cap else "degraded"
-            yield level, f"the GPU held its clocks down for {share:.0%} of the time ({reason})"
+            yield level, f"{name} held its clocks down for {share:.0%} of the time ({reason})"
 
 
-def _clocks(cards: Sequence[GpuFacts], rounds: Sequence[RoundGpu]) -> Iterator[Judgement]:
+def _clocks(name: str, cards: Sequence[GpuFacts], rounds: Sequence[RoundGpu]) -> Iterator[Judgement]:
     highest = min((card["max_sm_clock_mhz"] for card in cards if card.get("max_sm_clock_mhz")), default=None)
     clocks = [clock for each in rounds for clock in each.sm_clocks_mhz]
     if highest and clocks and median(clocks) < CLOCK_SHARE * highest:
-        yield "degraded", f"the SM clock was {median(clocks):.0f} MHz at the median, of {highest} MHz that it can have"
+        yield (
+            "degraded",
+            f"the SM clock of {name} was {median(clocks):.0f} MHz at the median, of {highest} MHz that it can have",
+        )
 
 
 def _errors(rounds: Sequence[RoundGpu]) -> Iterator[Judgement]:
@@ -95,10 +105,10 @@ def _company(rounds: Sequence[RoundGpu]) -> Iterator[Judgement]:
         yield "degraded", f"other processes were on the GPU (pid {', '.join(map(str, foreign))})"
 
 
-def _drift(rounds: Sequence[RoundGpu]) -> Iterator[Judgement]:
+def _drift(name: str, rounds: Sequence[RoundGpu]) -> Iterator[Judgement]:
     middles = [median(each.temperatures_c) for each in rounds if each.temperatures_c]
     if middles and (drift := max(middles) - min(middles)) > DRIFT_C:
-        yield "degraded", f"the GPU's temperature drifted by {drift:.0f} °C between rounds"
+        yield "degraded", f"the temperature of {name} drifted by {drift:.0f} °C between rounds"
 
 
 def _unseen(rounds: Sequence[RoundGpu]) -> Iterator[Judgement]:

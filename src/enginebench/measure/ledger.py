@@ -98,23 +98,25 @@ def max_concurrency(pool: KvPool, build: Build, tokens: int) -> int | None:
 
 
 def gpu_ledger(
-    build: Build, phases: Mapping[str, int | None] | None, pool: KvPool, facts: Mapping[str, Any], others: int | None
+    build: Build, phases: Mapping[str, Any] | None, pool: KvPool, facts: Mapping[str, Any], others: int | None
 ) -> Ledger:
     """The GPU's part of a ledger; empty without one.
 
-    ``phases``: bytes in use before_load, after_load, peak and after_unload, of all GPUs of the session. ``others``:
-    bytes that other processes held before loading; None where they cannot be seen.
+    ``phases``: bytes in use before_load, after_load, peak and after_unload, of all GPUs of the session; of several,
+    after_load_by_gpu, too. ``others``: bytes that other processes held before loading; None where they cannot be seen.
     """
     if phases is None:
         return Ledger((), pool)
     before, after = phases.get("before_load"), phases.get("after_load")
-    weights = _weights(build, facts)
+    weights, context = _weights(build, facts), _context(before, facts)
     entries = [
         Entry("other processes", "gpu", others, "NVML, before loading" if others is not None else "NVML hides them"),
         Entry("driver and idle contexts", "gpu", _less(before, others or 0), "NVML before loading, less the above"),
+        context,
         weights,
         Entry("KV pool", "gpu", pool.bytes, pool.source, _expected_pool(build, pool)),
-        _rest(before, after, weights, pool),
+        _rest(before, after, context, weights, pool),
+        *_by_gpu(phases.get("after_load_by_gpu") or ()),
         Entry("growth in rounds", "extra", _less(phases.get("peak"), after), "NVML: peak less after loading"),
         Entry("left after unloading", "extra", _less(phases.get("after_unload"), before), "NVML: after less before"),
     ]
@@ -165,11 +167,26 @@ def _expected_pool(build: Build, pool: KvPool) -> int | None:
     return pool.tokens * build.kv_bytes_per_token if pool.tokens and build.kv_bytes_per_token else None
 
 
-def _rest(before: int | None, after: int | None, weights: Entry, pool: KvPool) -> Entry:
-    what = "context, buffers and the rest" if pool.bytes is not None else "KV pool, context, buffers and the rest"
+def _context(before: int | None, facts: Mapping[str, Any]) -> Entry:
+    """What was in use once the runtime had a context on each of its GPUs and nothing else, less what was before."""
+    told = facts.get("used_with_context_bytes")
+    if told is None:
+        return Entry("CUDA context", "gpu", None, "not told by this runtime: in the rest")
+    return Entry("CUDA context", "gpu", _less(sum(told), before), "the runtime, less NVML before loading")
+
+
+def _rest(before: int | None, after: int | None, context: Entry, weights: Entry, pool: KvPool) -> Entry:
+    known = {"KV pool": pool.bytes, "context": context.bytes}
+    what = ", ".join([*(name for name, held in known.items() if held is None), "buffers and the rest"])
     if before is None or after is None or weights.bytes is None:
         return Entry(what, "gpu", None, "NVML gave no sample before or after loading, or the weights are not known")
-    return Entry(what, "gpu", after - before - weights.bytes - (pool.bytes or 0), "NVML: what is left over")
+    held = weights.bytes + sum(each or 0 for each in known.values())
+    return Entry(what, "gpu", after - before - held, "NVML: what is left over")
+
+
+def _by_gpu(used: Sequence[int]) -> list[Entry]:
+    """What is in use on each of several GPUs."""
+    return [Entry(f"in use on GPU {place}", "extra", each, "NVML, after loading") for place, each in enumerate(used)]
 
 
 def _less(one: int | None, other: int | None) -> int | None:
@@ -211,7 +228,7 @@ def _leaked(build: Build, by_name: Mapping[str, Entry]) -> list[str]:
         found.append(f"{left / GIB:.2f} GiB are still in use after {build.name} was unloaded.")
     if rest is not None and rest < -LEAK_BYTES:
         found.append(
-            f"Weights and KV pool together are {-rest / GIB:.2f} GiB more than the GPU gained by loading: one of the "
-            "sources is wrong."
+            f"Context, weights and KV pool together are {-rest / GIB:.2f} GiB more than the GPU gained by loading: one "
+            "of the sources is wrong."
         )
     return found

@@ -58,7 +58,7 @@ SHEETS = (
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """A limit of all GPUs of a build together. ``value`` None: ``source`` says why it is not known."""
+    """A limit of the GPUs of a build. ``value`` None: ``source`` says why it is not known."""
 
     value: float | None
     source: str
@@ -74,11 +74,11 @@ def sheet_of(name: str) -> Sheet | None:
     return None
 
 
-def peak_bandwidth(cards: Sequence[GpuFacts]) -> Peak:
-    """Bytes/s that the memory of ``cards`` can move.
+def peak_bandwidth(cards: Sequence[GpuFacts], stages: int = 1) -> Peak:
+    """Bytes/s that the memory of ``cards`` can move for one token.
 
     From NVML: the bus in bytes x 2 transfers a cycle x the highest memory clock; GDDR6 and HBM alike. Of a part of a
-    card it is not known.
+    card it is not known. The ``stages`` of a pipeline compute a token one after the other, each on its own cards.
     """
     if any(card.get("mig_of") for card in cards):
         return Peak(None, "a part of a GPU (MIG): its share of the bandwidth is not told")
@@ -86,7 +86,9 @@ def peak_bandwidth(cards: Sequence[GpuFacts]) -> Peak:
     known = [each.value for each in found if each.value is not None]
     if not cards or len(known) < len(cards):
         return Peak(None, next((each.source for each in found if each.value is None), "no GPU"))
-    return Peak(sum(known), ", ".join(dict.fromkeys(each.source for each in found)))
+    at_once = f"one of {stages} stages at a time" if stages > 1 else ""
+    sources = dict.fromkeys([*(each.source for each in found), *([at_once] if at_once else [])])
+    return Peak(sum(known) / stages, ", ".join(sources))
 
 
 def _card_bandwidth(card: GpuFacts) -> Peak:
@@ -196,7 +198,7 @@ def cell_limits(build: Build, cards: Sequence[GpuFacts], rounds: Sequence[RoundR
     measured = [record for record in rounds if not record.warmup and record.valid]
     decode, why_not_decode = decode_work(build, measured)
     prefill, why_not_prefill = (None, "prompts may come from the KV cache") if reuse else prefill_work(build, measured)
-    bandwidth, flops = peak_bandwidth(cards), peak_flops(cards, build)
+    bandwidth, flops = peak_bandwidth(cards, build.pp), peak_flops(cards, build)
     reasons = {
         "mbu": why_not_decode or ("" if bandwidth.value else bandwidth.source),
         "mfu": why_not_prefill or ("" if flops.value else flops.source),
@@ -209,7 +211,9 @@ def decode_work(build: Build, rounds: Sequence[RoundRecord]) -> tuple[Work | Non
     """One decode step of an average request, its time the median TPOT; or None and why.
 
     A step reads the weights once, and the KV cache of as many requests as were being decoded on average, each at its
-    mean length: its prompt and half of its answer.
+    mean length: its prompt and half of its answer. A pipeline may split them into as many micro-batches as it has
+    stages, which follow each other (TensorRT-LLM does: TrtGptModelInflightBatching, mNumMicroBatches): of them a token
+    waits for its own alone, so the KV cache of no more is counted.
     """
     weights = step_weight_bytes(build.shape, build.dtype, build.quantisation)
     if weights is None or build.kv_bytes_per_token is None:
@@ -217,7 +221,7 @@ def decode_work(build: Build, rounds: Sequence[RoundRecord]) -> tuple[Work | Non
     step_s = _median_tpot_s(rounds)
     if step_s is None:
         return None, "no TPOT: decode cannot be told from prefill"
-    together, context = _mean(decoding(record) for record in rounds), _mean_context(rounds)
+    together, context = max(1.0, _mean(decoding(record) for record in rounds) / build.pp), _mean_context(rounds)
     flops = decode_flops(build.shape, context)
     assert flops is not None  # as the weights are known
     step_bytes = weights + together * context * build.kv_bytes_per_token

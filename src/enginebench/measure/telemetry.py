@@ -219,9 +219,9 @@ def _between(stamped: list[_Stamped], since_ns: int, until_ns: int | None) -> li
     return stamped[bisect_left(stamped, since_ns, key=stamp_of) : end]
 
 
-def peaks(samples: Sequence[Sample]) -> dict[str, Any]:
-    """The most used at once, as a cell stores it: by all GPUs together (None without), and by role on the host."""
-    gpu = [sum(used) for sample in samples if (used := sample.gpu_used) is not None]
+def peaks(samples: Sequence[Sample], gpus: int | None = None) -> dict[str, Any]:
+    """The most used at once, as a cell stores it: by the first ``gpus`` together, None without, and by host role."""
+    gpu = [sum(used[:gpus]) for sample in samples if (used := sample.gpu_used) is not None]
     host: dict[str, int] = {}
     for sample in samples:
         for role, resident in sample.host.items():
@@ -230,10 +230,14 @@ def peaks(samples: Sequence[Sample]) -> dict[str, Any]:
 
 
 class MemoryPhases:
-    """Memory of one session by phase: call the methods in the order of their names here; ``as_json`` at any time."""
+    """Memory of one session by phase: call the methods in the order of their names here; ``as_json`` at any time.
 
-    def __init__(self, telemetry: Telemetry):
+    ``gpus``: how many of the visible ones, from the first, the session uses.
+    """
+
+    def __init__(self, telemetry: Telemetry, gpus: int = 1):
         self._telemetry = telemetry
+        self._gpus = gpus
         self._phases: dict[str, Sample | None] = {}
         self._started_ns = now_ns()
         self._ended_ns: int | None = None
@@ -274,17 +278,22 @@ class MemoryPhases:
 
     def as_json(self) -> dict[str, Any]:
         """The ``memory`` of a session in run.json: bytes; None where there was no sample or no GPU."""
-        most = peaks(self.samples)
-        gpu = None
+        most = peaks(self.samples, self._gpus)
+        gpu: dict[str, Any] | None = None
         if self._telemetry.gpus is not None:
             gpu = {phase: self._gpu(phase) for phase in ("before_load", "after_load")}
             gpu |= {"peak": most["gpu_peak_bytes"], "after_unload": self._gpu("after_unload")}
+            gpu |= {"after_load_by_gpu": self._by_gpu("after_load")} if self._gpus > 1 else {}
         return {"gpu": gpu, "host": {role: self._host(role, peak) for role, peak in most["host_peak_bytes"].items()}}
 
     def _gpu(self, phase: str) -> int | None:
+        used = self._by_gpu(phase)
+        return None if used is None else sum(used)
+
+    def _by_gpu(self, phase: str) -> tuple[int, ...] | None:
         sample = self._phases.get(phase)
         used = sample.gpu_used if sample is not None else None
-        return None if used is None else sum(used)
+        return None if used is None else used[: self._gpus]
 
     def _host(self, role: str, peak: int) -> dict[str, int | None]:
         before, after = (self._phases.get(phase) for phase in ("before_load", "after_load"))

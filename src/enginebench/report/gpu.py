@@ -164,20 +164,28 @@ def _table(cells: Sequence[CellView]) -> Table:
         Column("Clocks held down", numeric=False),
     )
     scales = [scale_for("", [gpu_of(cell).get(key) for cell in cells]) for key in _ENERGY]
-    return Table("GPU by cell", columns, tuple(_row(cell, scales) for cell in cells))
+    return Table("GPU by cell", columns, tuple(row for cell in cells for row in _rows(cell, scales)))
 
 
 _ENERGY = ("energy_per_output_token_j", "energy_per_request_j", "tokens_per_j")
 
 
-def _row(cell: CellView, scales: Sequence[Scale]) -> tuple[Text, ...]:
+def _rows(cell: CellView, scales: Sequence[Scale]) -> Iterator[tuple[Text, ...]]:
+    """All GPUs of a cell together and, where there are several, each."""
     gpu = gpu_of(cell)
+    source, each = gpu.get("energy_source"), gpu.get("by_gpu") or ()
+    energy = (_number(gpu.get(key), scale, source) for key, scale in zip(_ENERGY, scales, strict=True))
+    yield (Text(cell.id, path=cell.path), *energy, *_seen(gpu))
+    for place, one in enumerate(each if len(each) > 1 else ()):
+        together = [Text(DASH, "all GPUs together make a token")] * len(_ENERGY)
+        yield (Text(f"{cell.id}, GPU {place}", path=cell.path), *together, *_seen(one))
+
+
+def _seen(gpu: Mapping[str, Any]) -> tuple[Text, ...]:
+    """Of all GPUs of a cell, or of one."""
     clock, heat = gpu.get("sm_clock_mhz") or {}, gpu.get("temperature_c") or {}
     memory = gpu.get("peak_bytes")
-    source = gpu.get("energy_source")
     return (
-        Text(cell.id, path=cell.path),
-        *(_number(gpu.get(key), scale, source) for key, scale in zip(_ENERGY, scales, strict=True)),
         _whole(gpu.get("average_power_w")),
         Text(DASH, "the GPU does not tell") if memory is None else Text(f"{memory / GIB:.2f}"),
         _whole(clock.get("p50")),

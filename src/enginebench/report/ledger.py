@@ -15,7 +15,9 @@ LEAD = (
 )
 SHORT = {
     "KV pool, context, buffers and the rest": "KV pool and the rest",
+    "KV pool, buffers and the rest": "KV pool and the rest",
     "context, buffers and the rest": "the rest",
+    "buffers and the rest": "the rest",
 }
 
 

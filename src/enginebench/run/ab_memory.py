@@ -26,5 +26,7 @@ def cell_side_by_side(cell: Mapping[str, Any]) -> dict[str, Any]:
     """A measured cell of run.json without what was read off the GPU's memory."""
     result = {**cell, "memory": {**cell["memory"], "gpu_peak_bytes": None, "gpu_reason": REASON}}
     if gpu := cell.get("gpu"):
-        result["gpu"] = {**gpu, "peak_bytes": None, "notes": [*gpu["notes"], f"No GPU memory: {REASON}."]}
+        by_gpu = [{**each, "peak_bytes": None} for each in gpu.get("by_gpu") or ()]
+        notes = [*gpu["notes"], f"No GPU memory: {REASON}."]
+        result["gpu"] = {**gpu, "peak_bytes": None, "by_gpu": by_gpu, "notes": notes}
     return result

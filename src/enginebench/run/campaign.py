@@ -217,7 +217,7 @@ class Campaign:
     def _memory(self, records: Sequence[RoundRecord]) -> dict[str, Any]:
         self._telemetry.fresh()  # so that a cell shorter than the sampler's period has a sample, too
         first = next(record for record in records if not record.warmup)
-        return peaks(self._telemetry.samples(first.started_ns))
+        return peaks(self._telemetry.samples(first.started_ns), self._plan.build.world_size)
 
     def _fail(self, planned: PlannedCell, reason: str, cell_run: CellRun | None) -> None:
         self._keep(planned, cell_run.records if cell_run else [], reason)

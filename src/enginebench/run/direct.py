@@ -105,7 +105,7 @@ def world_of(build: Build, given: Mapping[str, Any] | None = None) -> World | No
 
 def check_gpus(build: Build, gpus: int | None) -> None:
     """Raise BuildError when ``build`` needs more GPUs than the ``gpus`` that there are; None: nobody knows."""
-    if gpus is None or build.kind == "reference" or build.world_size <= gpus:
+    if gpus is None or not build.on_gpu or build.world_size <= gpus:
         return
     raise BuildError(
         f"Build {build.name} ({build.directory}) needs {build.world_size} GPUs (tp {build.tp} × pp {build.pp} × "

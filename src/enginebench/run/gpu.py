@@ -16,7 +16,7 @@ import psutil
 from enginebench.builds.build import Build
 from enginebench.measure.energy import RoundEdges, RoundGpu, cell_energy, round_gpu
 from enginebench.measure.gpu_trace import Edge, GpuFacts, GpuState
-from enginebench.measure.gpu_validity import gpu_validity, spread, throttle_shares, unseen_findings
+from enginebench.measure.gpu_validity import by_gpu, gpu_validity, spread, throttle_shares, unseen_findings
 from enginebench.measure.ledger import (
     KvPool,
     gpu_ledger,
@@ -39,12 +39,6 @@ from enginebench.server.preflight import Check
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 NEWCOMER_S = 1.5
 """After the start of a cell's first round: who computes on the GPU by then was there before, as far as can be known."""
-
-
-def on_gpu(build: Build) -> bool:
-    """Whether ``build`` computes on a GPU: all do, but reference builds for the host."""
-    device = build.config.get("build_config", {}).get("device", "cpu")
-    return build.kind != "reference" or str(device).startswith("cuda")
 
 
 def _elsewhere(attached: Attached, path: str) -> bool:
@@ -90,7 +84,7 @@ class GpuWatch:
 
     def cards(self, path: str) -> tuple[GpuFacts, ...]:
         """The GPUs that the build uses on ``path``; none when it computes on the host, or elsewhere."""
-        if _elsewhere(self._attached, path) or not (on_gpu(self._build) or self._telemetry.plays_trace):
+        if _elsewhere(self._attached, path) or not (self._build.on_gpu or self._telemetry.plays_trace):
             return ()
         return self._telemetry.gpu_facts[: self._build.world_size]
 
@@ -109,7 +103,7 @@ class GpuWatch:
         cards = self.cards(cell.path)
         foreign = self._foreign(measured) if cards else frozenset()
         edges += [RoundEdges(None, None)] * (len(measured) - len(edges))
-        rounds = [self._round(*each, len(cards), foreign) for each in zip(measured, edges, strict=True)]
+        rounds = [self._round(*each, range(len(cards)), foreign) for each in zip(measured, edges, strict=True)]
         hits = next((each.detail for each in checks if (each.name, each.status) == ("prefix_cache", "failed")), None)
         self._kept.setdefault(cell.id, []).append(CellGpu(tuple(rounds), self.pool, hits))
 
@@ -164,7 +158,8 @@ class GpuWatch:
         """What a session of run.json, ``entry`` so far, says of memory: ``memory`` by phase, and the ledger."""
         memory, cards = phases.as_json(), self.cards(entry["path"])
         seen = memory["gpu"] if cards and phases.loaded else None
-        found = gpu_ledger(self._build, seen, pool, entry["facts"], _bytes_of_others(phases.before))
+        others = _bytes_of_others(phases.before, len(cards))
+        found = gpu_ledger(self._build, seen, pool, entry["facts"], others)
         slopes = {role: self._slope(phases, role) for role in memory["host"]}
         entries = (*found.entries, *host_entries(memory["host"]))
         gpus = {"gpus": [dict(card) for card in cards]} if cards else {}
@@ -183,7 +178,7 @@ class GpuWatch:
                 pairs.append(RoundEdges(edge, next_edge))
         return pairs
 
-    def _round(self, record: RoundRecord, edges: RoundEdges, gpus: int, foreign: frozenset[int]) -> RoundGpu:
+    def _round(self, record: RoundRecord, edges: RoundEdges, gpus: Sequence[int], foreign: frozenset[int]) -> RoundGpu:
         span_ns = (record.started_ns, record.ended_ns)
         begin_ns = edges.begin.stamp_ns if edges.begin else record.started_ns
         end_ns = edges.end.stamp_ns if edges.end else record.ended_ns
@@ -211,17 +206,13 @@ class GpuWatch:
         energy = cell_energy(rounds, _output_tokens(records), sum(int(record.requests.ok.sum()) for record in records))
         busy = [each.cpu_busy for each in rounds if each.cpu_busy is not None]
         return {
-            "energy_j": energy.energy_j,
+            **_seen(rounds),
             "energy_source": energy.source,
             "energy_error": energy.error,
             "energy_per_output_token_j": energy.per_output_token_j,
             "energy_per_request_j": energy.per_request_j,
-            "average_power_w": energy.average_power_w,
             "tokens_per_j": energy.tokens_per_j,
-            "peak_bytes": max((each.peak_bytes for each in rounds if each.peak_bytes is not None), default=None),
-            "sm_clock_mhz": spread([clock for each in rounds for clock in each.sm_clocks_mhz]),
-            "temperature_c": spread([one for each in rounds for one in each.temperatures_c]),
-            "throttle": throttle_shares(rounds),
+            "by_gpu": [_seen(own) for _, own in by_gpu(rounds)],
             "mbu": limits.mbu,
             "mfu": limits.mfu,
             "limits": limits.as_json(),
@@ -265,6 +256,19 @@ class GpuWatch:
         }
 
 
+def _seen(rounds: Sequence[RoundGpu]) -> dict[str, Any]:
+    """What NVML saw of all GPUs of a cell, or of one of them."""
+    energy = cell_energy(rounds, None, 0)
+    return {
+        "energy_j": energy.energy_j,
+        "average_power_w": energy.average_power_w,
+        "peak_bytes": max((each.peak_bytes for each in rounds if each.peak_bytes is not None), default=None),
+        "sm_clock_mhz": spread([clock for each in rounds for clock in each.sm_clocks_mhz]),
+        "temperature_c": spread([one for each in rounds for one in each.temperatures_c]),
+        "throttle": throttle_shares(rounds),
+    }
+
+
 def _queueing(known: Mapping[str, Any]) -> list[str]:
     most, flying, computed = known["most"], known["in_flight"], known["computed_at_once"]
     if known["kv_pool_tokens"] is None or not most:
@@ -301,10 +305,11 @@ def _pids(states: Sequence[GpuState]) -> frozenset[int]:
     return frozenset(pid for state in states for processes in state.processes for pid in processes or ())
 
 
-def _bytes_of_others(state: GpuState | None) -> int | None:
-    if state is None or any(processes is None for processes in state.processes):
+def _bytes_of_others(state: GpuState | None, gpus: int) -> int | None:
+    """On the first ``gpus``; None where NVML hides them."""
+    if state is None or any(processes is None for processes in state.processes[:gpus]):
         return None
-    sizes = [size for processes in state.processes for size in (processes or {}).values()]
+    sizes = [size for processes in state.processes[:gpus] for size in (processes or {}).values()]
     return None if None in sizes else sum(size for size in sizes if size is not None)
 
 

@@ -58,7 +58,7 @@ class Sessions:
         self._settings = dict(engine or {})
         self._gpu = gpu or GpuWatch(telemetry, build)  # told of the engine that is loaded now
         self._engine = ExitStack()  # what to undo, last first, when the engine that is loaded now goes
-        self._phases = MemoryPhases(telemetry)  # of that engine
+        self._phases = MemoryPhases(telemetry, build.world_size)  # of that engine
         self._options: Mapping[str, Any] = {}  # that it was opened with, when it is run directly
         self._server: TritonServer | None = None
         self._served: Prepared | None = None  # what that server is of
@@ -209,7 +209,7 @@ class Sessions:
         """Before an engine is loaded: nobody else's is on the GPU, and what is used without it is known."""
         if self.lease:
             self._engine.enter_context(GpuLease(self._telemetry))
-        self._phases = MemoryPhases(self._telemetry)
+        self._phases = MemoryPhases(self._telemetry, self._build.world_size)
         self._phases.before_load()
         self._engine.callback(self._phases.after_unload)
 

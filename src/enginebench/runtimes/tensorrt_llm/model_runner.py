@@ -48,6 +48,7 @@ class ModelRunnerApi:
         self._sampling_class = config_class("SamplingConfig", RUNTIME)
         self._ranks = AllRanks() if settings.world_size > 1 else None
         self._leads = self._ranks is None or self._ranks.rank == 0
+        self._used_with_context = None if self._ranks else self._used_bytes()  # before anything is loaded
         self._runner = self._loaded()
         self._device = self._torch.cuda.current_device()  # of this thread, chosen by the library; others start with 0
         self._streams = self._can_stream()
@@ -82,6 +83,7 @@ class ModelRunnerApi:
             "detokenizes": False,
             "perf_metrics": self._profiles,
             "loads": ["batch"],
+            "used_with_context_bytes": self._used_with_context,
         }
 
     def observations(self) -> Mapping[str, JsonValue]:
@@ -97,6 +99,11 @@ class ModelRunnerApi:
         self._closing = True
         self._batches.put(None)
         self._thread.join(THREAD_TIMEOUT_S)
+
+    def _used_bytes(self) -> list[JsonValue]:
+        """What the GPU has in use with the context of this process, which the library loads the engine into."""
+        free, total = self._torch.cuda.mem_get_info()
+        return [int(total - free)]
 
     def _loaded(self) -> Any:
         self._refuse_settings()
