@@ -31,7 +31,7 @@ PHASES = {"before_load": GIB, "after_load": 72 * GIB, "peak": 73 * GIB, "after_u
 TOLD = {"weight_bytes": 12 * GIB, "kv_pool_bytes": 20 * GIB, "kv_pool_tokens": 20 * GIB // 28_672}
 
 
-def ledger(facts: dict[str, Any], phases: Mapping[str, Any] | None = None, **settings: Any) -> Ledger:
+def ledger(facts: dict[str, Any], phases: Mapping[str, int | None] | None = None, **settings: Any) -> Ledger:
     pool = kv_pool(BUILD, facts, settings)
     return gpu_ledger(BUILD, PHASES if phases is None else phases, pool, facts, 0)
 
@@ -53,7 +53,8 @@ def test_what_the_runtime_tells_is_taken_and_the_rest_is_left_over() -> None:
 def test_the_context_has_a_line_of_its_own_where_the_runtime_tells() -> None:
     """One GiB was in use before loading; with a context on each of two cards, two and a half were."""
     told = {**TOLD, "used_with_context_bytes": [3 * GIB // 2, GIB]}
-    lines = by_name(ledger(told, {**PHASES, "after_load_by_gpu": (40 * GIB, 32 * GIB)}))
+    pool = kv_pool(BUILD, told, {})
+    lines = by_name(gpu_ledger(BUILD, PHASES, pool, told, 0, by_gpu=(40 * GIB, 32 * GIB)))
     assert lines["CUDA context"].bytes == 3 * GIB // 2
     assert lines["buffers and the rest"].bytes == (71 - 12 - 20) * GIB - 3 * GIB // 2
     assert [lines[f"in use on GPU {place}"].bytes for place in (0, 1)] == [40 * GIB, 32 * GIB]

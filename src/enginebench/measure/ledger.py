@@ -98,12 +98,18 @@ def max_concurrency(pool: KvPool, build: Build, tokens: int) -> int | None:
 
 
 def gpu_ledger(
-    build: Build, phases: Mapping[str, Any] | None, pool: KvPool, facts: Mapping[str, Any], others: int | None
+    build: Build,
+    phases: Mapping[str, int | None] | None,
+    pool: KvPool,
+    facts: Mapping[str, Any],
+    others: int | None,
+    by_gpu: Sequence[int] = (),
 ) -> Ledger:
     """The GPU's part of a ledger; empty without one.
 
-    ``phases``: bytes in use before_load, after_load, peak and after_unload, of all GPUs of the session; of several,
-    after_load_by_gpu, too. ``others``: bytes that other processes held before loading; None where they cannot be seen.
+    ``phases``: bytes in use before_load, after_load, peak and after_unload, of all GPUs of the session. ``others``:
+    bytes that other processes held before loading; None where they cannot be seen. ``by_gpu``: bytes in use on each
+    after loading.
     """
     if phases is None:
         return Ledger((), pool)
@@ -116,7 +122,7 @@ def gpu_ledger(
         weights,
         Entry("KV pool", "gpu", pool.bytes, pool.source, _expected_pool(build, pool)),
         _rest(before, after, context, weights, pool),
-        *_by_gpu(phases.get("after_load_by_gpu") or ()),
+        *_each(by_gpu),
         Entry("growth in rounds", "extra", _less(phases.get("peak"), after), "NVML: peak less after loading"),
         Entry("left after unloading", "extra", _less(phases.get("after_unload"), before), "NVML: after less before"),
     ]
@@ -184,9 +190,10 @@ def _rest(before: int | None, after: int | None, context: Entry, weights: Entry,
     return Entry(what, "gpu", after - before - held, "NVML: what is left over")
 
 
-def _by_gpu(used: Sequence[int]) -> list[Entry]:
+def _each(used: Sequence[int]) -> list[Entry]:
     """What is in use on each of several GPUs."""
-    return [Entry(f"in use on GPU {place}", "extra", each, "NVML, after loading") for place, each in enumerate(used)]
+    source = "NVML, after loading"
+    return [Entry(f"in use on GPU {n}", "extra", held, source) for n, held in enumerate(used) if len(used) > 1]
 
 
 def _less(one: int | None, other: int | None) -> int | None:

@@ -279,21 +279,21 @@ class MemoryPhases:
     def as_json(self) -> dict[str, Any]:
         """The ``memory`` of a session in run.json: bytes; None where there was no sample or no GPU."""
         most = peaks(self.samples, self._gpus)
-        gpu: dict[str, Any] | None = None
+        gpu = None
         if self._telemetry.gpus is not None:
             gpu = {phase: self._gpu(phase) for phase in ("before_load", "after_load")}
             gpu |= {"peak": most["gpu_peak_bytes"], "after_unload": self._gpu("after_unload")}
-            gpu |= {"after_load_by_gpu": self._by_gpu("after_load")} if self._gpus > 1 else {}
         return {"gpu": gpu, "host": {role: self._host(role, peak) for role, peak in most["host_peak_bytes"].items()}}
 
-    def _gpu(self, phase: str) -> int | None:
-        used = self._by_gpu(phase)
-        return None if used is None else sum(used)
-
-    def _by_gpu(self, phase: str) -> tuple[int, ...] | None:
+    def by_gpu(self, phase: str) -> tuple[int, ...] | None:
+        """Bytes in use on each GPU of the session in a phase, the name of a method here; None without a sample."""
         sample = self._phases.get(phase)
         used = sample.gpu_used if sample is not None else None
         return None if used is None else used[: self._gpus]
+
+    def _gpu(self, phase: str) -> int | None:
+        used = self.by_gpu(phase)
+        return None if used is None else sum(used)
 
     def _host(self, role: str, peak: int) -> dict[str, int | None]:
         before, after = (self._phases.get(phase) for phase in ("before_load", "after_load"))

@@ -159,7 +159,8 @@ class GpuWatch:
         memory, cards = phases.as_json(), self.cards(entry["path"])
         seen = memory["gpu"] if cards and phases.loaded else None
         others = _bytes_of_others(phases.before, len(cards))
-        found = gpu_ledger(self._build, seen, pool, entry["facts"], others)
+        by_gpu = phases.by_gpu("after_load") or ()
+        found = gpu_ledger(self._build, seen, pool, entry["facts"], others, by_gpu)
         slopes = {role: self._slope(phases, role) for role in memory["host"]}
         entries = (*found.entries, *host_entries(memory["host"]))
         gpus = {"gpus": [dict(card) for card in cards]} if cards else {}
