@@ -1,6 +1,8 @@
 """How commands end when something outside of them goes wrong: an unwritable page, Ctrl-C before any number."""
 
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -32,6 +34,20 @@ def test_only_and_skip_are_refused_together(tmp_path: Path) -> None:
     done = BenchProject(AbProject.make(tmp_path).root).bench("--scenario", "tiny", "--benchmark-skip")
     assert done.returncode == 4
     assert "exclude each other" in done.stderr
+
+
+def test_ctrl_c_while_a_command_is_imported_is_one_line() -> None:
+    code = """if True:
+        import signal, sys
+        from enginebench.cli import main
+        def interrupt(event, arguments):
+            if event == "import" and arguments[0] == "enginebench.cli.commands":
+                signal.raise_signal(signal.SIGINT)
+        sys.addaudithook(interrupt)
+        sys.exit(main(["schema"]))
+    """
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "enginebench: stopped.\n")
 
 
 def test_ctrl_c_before_any_number_is_no_error_of_noise(tmp_path: Path) -> None:

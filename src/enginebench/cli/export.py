@@ -4,9 +4,12 @@ import argparse
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from enginebench.errors import RunError
-from enginebench.store import Run
+
+if TYPE_CHECKING:
+    from enginebench.store import Run
 
 
 def add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -39,7 +42,7 @@ def _export(options: argparse.Namespace) -> None:
         _write(text, options.out)
 
 
-def _text(options: argparse.Namespace, run: Run) -> Iterable[str]:
+def _text(options: argparse.Namespace, run: "Run") -> Iterable[str]:
     from enginebench.report.export import cells_csv, requests_csv, view_json
     from enginebench.report.markdown import run_markdown
 
