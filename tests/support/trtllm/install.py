@@ -5,6 +5,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -23,7 +24,7 @@ class StrictModule(Missing, ModuleType):
 
 def modules(version: str, signatures: Path) -> dict[str, ModuleType]:
     """The modules of ``version`` by their full names."""
-    described = json.loads(signatures.read_text(encoding="utf-8"))["versions"][version]
+    described = _versions(signatures)[version]
     world: dict[str, Any] = {}
     for key, spec in described["classes"].items():
         name = key.rpartition(".")[2].partition("(")[0]
@@ -38,6 +39,11 @@ def modules(version: str, signatures: Path) -> dict[str, ModuleType]:
         _module(made, place).__dict__[name] = world[key]
     made["torch"] = torch.module()
     return made
+
+
+@cache
+def _versions(signatures: Path) -> dict[str, Any]:
+    return dict(json.loads(signatures.read_text(encoding="utf-8"))["versions"])
 
 
 def _module(made: dict[str, ModuleType], name: str) -> ModuleType:

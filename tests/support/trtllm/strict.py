@@ -9,6 +9,7 @@ import enum
 import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -141,11 +142,12 @@ def _method(where: str, name: str, parameters: Sequence[str]) -> Callable[..., A
         return getattr(self, f"_do_{name.strip('_')}")(**bind(where, parameters, args, kwargs))
 
     call.__name__ = name
-    call.__signature__ = _signature(parameters)  # type: ignore[attr-defined]
+    call.__signature__ = _signature(tuple(parameters))  # type: ignore[attr-defined]
     return call
 
 
-def _signature(parameters: Sequence[str]) -> Any:
+@cache
+def _signature(parameters: tuple[str, ...]) -> inspect.Signature:
     listed = ["self", *parameters]
     plain = ", ".join(text.partition("=")[0] + ("=None" if "=" in text else "") for text in listed)
     scope: dict[str, Any] = {}
