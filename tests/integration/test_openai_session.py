@@ -56,10 +56,9 @@ def test_usage_with_every_chunk_counts_merged_tokens(endpoint: str) -> None:
 
 
 @pytest.mark.parametrize("endpoint", ["completions", "chat"])
-@pytest.mark.parametrize(("extended", "continuous"), [(False, True), (True, False)])
-def test_usage_at_the_end_tells_the_total_and_no_more(endpoint: str, extended: bool, continuous: bool) -> None:
-    script = ScriptedOpenAi(continuous=continuous, merged=2)
-    found = drive(script, request(), endpoint=endpoint, extended=extended)
+@pytest.mark.parametrize("refused", [("continuous_usage_stats",), ()])
+def test_usage_at_the_end_tells_the_total_and_no_more(endpoint: str, refused: tuple[str, ...]) -> None:
+    found = drive(ScriptedOpenAi(continuous=False, merged=2, refused=refused), request(), endpoint=endpoint)
     assert found.chunks.tokens.tolist() == [-1, -1, -1]
     table = found.requests
     assert (table.tokens.tolist(), table.first_tokens.tolist(), table.outcome) == ([5], [-1], ("ok",))
@@ -77,7 +76,7 @@ def test_requests_carry_what_the_servers_add_to_the_standard() -> None:
         session = open_session(options(server.url, token_ids=True))
         run_round(session, [request(sampling=warm)], Batch(1), PATIENCE_S)
         session.close()
-        (asked,) = [each for each in server.asked if each.method == "POST"]
+        asked = server.asked[-1]
     assert asked.path == "/v1/completions"
     assert asked.json == {
         "model": MODEL,
@@ -88,19 +87,44 @@ def test_requests_carry_what_the_servers_add_to_the_standard() -> None:
         "seed": 3,
         "top_k": 9,
         "ignore_eos": True,
+        "add_special_tokens": False,
         "stream_options": {"include_usage": True, "continuous_usage_stats": True},
     }
 
 
-def test_the_standard_keys_alone_are_sent_where_that_is_asked() -> None:
-    with ScriptedServer(ScriptedOpenAi()) as server:
-        session = open_session(options(server.url, extended=False, endpoint="chat"))
-        run_round(session, [request(streaming=False)], Batch(1), PATIENCE_S)
-        with pytest.raises(SessionError, match="no top_k"):
+def test_a_server_that_refuses_unknown_keys_is_asked_without_them() -> None:
+    with ScriptedServer(ScriptedOpenAi(refused=("ignore_eos", "top_k", "add_special_tokens"))) as server:
+        session = open_session(options(server.url))
+        run_round(session, [request()], Batch(1), PATIENCE_S)
+        with pytest.raises(SessionError, match="takes no top_k"):
             session.submit([request(sampling=Sampling(temperature=1.0, top_k=3))])
+        facts = session.facts()
         session.close()
-        (asked,) = [each for each in server.asked if each.method == "POST"]
-    assert asked.json.keys() == {"model", "messages", "max_tokens", "stream", "temperature"}
+        asked = server.asked[-1]
+    assert asked.json.keys() == {"model", "prompt", "max_tokens", "stream", "temperature", "stream_options"}
+    assert asked.json["stream_options"] == {"include_usage": True, "continuous_usage_stats": True}
+    assert (facts["exact_length_input"], facts["extra_keys"]) == (None, ["continuous_usage_stats"])
+
+
+def test_a_server_that_refuses_every_request_is_one_sentence() -> None:
+    sentence = r"\(HTTP 422\): body.stream_options: Extra inputs; body.prompt: Extra inputs\.$"
+    with (
+        ScriptedServer(ScriptedOpenAi(refused=("stream_options", "prompt"))) as server,
+        pytest.raises(SessionError, match=sentence),
+    ):
+        open_session(options(server.url))
+
+
+@pytest.mark.parametrize("model", [MODEL, "other"])
+def test_a_server_that_lists_nothing_is_believed_to_serve_what_is_named(model: str) -> None:
+    with ScriptedServer(ScriptedOpenAi(listed=())) as server:
+        if model == MODEL:
+            open_session(options(server.url)).close()
+        else:
+            with pytest.raises(SessionError, match=r"\(HTTP 404\): The model `other` does not exist"):
+                open_session(options(server.url, model=model))
+        with pytest.raises(SessionError, match="needs the name of a model: it has none"):
+            open_session(options(server.url, model=None))
 
 
 @pytest.mark.parametrize(

@@ -19,18 +19,27 @@ DONE = b"data: [DONE]\n\n"
 
 @dataclass
 class ScriptedOpenAi:
-    """The script. ``continuous``: whether it knows usage with every chunk; ``after_one`` as in ``ScriptedTriton``."""
+    """The script. ``continuous``: whether it knows usage with every chunk; ``after_one`` as in ``ScriptedTriton``.
+
+    ``refused``: keys that it does not know, of the request or of its stream options; ``listed``: models that it tells.
+    """
 
     continuous: bool = True
     merged: int = 1  # tokens that go out together
     after_one: tuple[Step, ...] | None = None
+    refused: tuple[str, ...] = ()
+    listed: tuple[str, ...] = (MODEL,)
 
     def __call__(self, asked: Asked) -> Iterator[Step]:
         """Answer one request."""
         if asked.path == "/v1/models":
-            yield _json(200, {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "tensorrt_llm"}]})
+            cards = [{"id": each, "object": "model", "owned_by": "tensorrt_llm"} for each in self.listed]
+            yield _json(200, {"object": "list", "data": cards})
         elif asked.json["model"] != MODEL:
             yield _json(404, {"error": {"message": f"The model `{asked.json['model']}` does not exist.", "code": 404}})
+        elif unknown := [key for key in self.refused if key in asked.json | asked.json.get("stream_options", {})]:
+            faults = [{"type": "extra_forbidden", "loc": ["body", key], "msg": "Extra inputs"} for key in unknown]
+            yield _json(422, {"detail": faults})
         elif asked.json["max_tokens"] > MAX_TOKENS:
             yield _json(
                 400, {"object": "error", "message": f"{asked.json['max_tokens']} exceeds\nthe limit.", "code": 400}
@@ -50,7 +59,7 @@ class ScriptedOpenAi:
             return
         events = self._events(ids, prompt_tokens, body["stream_options"], chat=chat)
         yield head()
-        if self.after_one is not None:
+        if self.after_one is not None and len(ids) > 1:  # not when a session asks what keys are taken
             yield piece(next(events))
             yield from self.after_one
             return

@@ -98,7 +98,16 @@ def error_of(text: str) -> str:
         answer = json.loads(text)
     except ValueError:
         answer = None
-    return " ".join((error_in(answer) or text).split())
+    return " ".join((error_in(answer) or _detail(answer) or text).split())
+
+
+def _detail(answer: Any) -> str | None:
+    """The message in FastAPI's form, which Triton's OpenAI frontend and others have; None: there is none."""
+    detail = answer.get("detail") if isinstance(answer, dict) else None
+    if not isinstance(detail, list):
+        return None if detail is None else str(detail)
+    found = [fault for fault in detail if isinstance(fault, dict)]
+    return "; ".join(f"{'.'.join(map(str, fault.get('loc', ())))}: {fault.get('msg')}" for fault in found)
 
 
 def error_in(answer: Any) -> str | None:

@@ -1,13 +1,12 @@
 """What OpenAI-compatible endpoints are asked and what they answer: pure.
 
-Written for trtllm-serve and Triton's OpenAI frontend. Beyond OpenAI's own keys a request has those that these servers
-add (and others, such as vLLM, too): ``ignore_eos`` makes answers as long as asked, ``top_k``, and usage with every
-chunk, which tells how many tokens each one stands for. A server may ignore them: then a short answer is a finding, and
-chunks are not counted. Sends nothing and measures nothing.
+Written for trtllm-serve and Triton's OpenAI frontend. Beyond OpenAI's own keys a request has those of ``EXTRAS`` that
+the server takes: some refuse what they do not know. A server may also take them and do nothing: then a short answer is
+a finding, and chunks are not counted. Sends nothing and measures nothing.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -23,6 +22,9 @@ from enginebench.runtimes.columns import ChunkLog
 Endpoint = Literal["completions", "chat"]
 PATHS: Mapping[Endpoint, str] = {"completions": "/v1/completions", "chat": "/v1/chat/completions"}
 
+EXTRAS = ("ignore_eos", "add_special_tokens", "continuous_usage_stats", "top_k")
+"""Answers as long as asked; prompts as they are; how many tokens each chunk stands for; and how they are drawn."""
+
 
 @dataclass(frozen=True, slots=True)
 class Api:
@@ -30,11 +32,11 @@ class Api:
 
     endpoint: Endpoint
     model: str
-    extended: bool = True  # the server may be sent more than OpenAI's own keys
+    extras: Collection[str] = EXTRAS  # what the server takes of these
     takes_ids: bool = False  # send prompts as ids; completions alone can
 
     def body(self, request: Request) -> bytes:
-        """The JSON that asks for ``request``. Raises SessionError for sampling that needs more than OpenAI's keys."""
+        """The JSON that asks for ``request``. Raises SessionError for sampling that the server cannot be asked for."""
         values: dict[str, Any] = {
             "model": self.model,
             **self._prompt(request),
@@ -42,11 +44,13 @@ class Api:
             "stream": request.streaming,
             **self._sampling(request.sampling),
         }
-        if self.extended:
+        if "ignore_eos" in self.extras:
             values["ignore_eos"] = True
+        if "add_special_tokens" in self.extras and self.endpoint == "completions":
+            values["add_special_tokens"] = False
         if request.streaming:
             values["stream_options"] = {"include_usage": True}
-            if self.extended:
+            if "continuous_usage_stats" in self.extras:
                 values["stream_options"]["continuous_usage_stats"] = True
         return json.dumps(values, ensure_ascii=False).encode()
 
@@ -59,8 +63,8 @@ class Api:
         if sampling.temperature == 0:
             return {"temperature": 0.0}
         values: dict[str, float | int] = {"temperature": float(sampling.temperature), "seed": sampling.seed}
-        if sampling.top_k and not self.extended:
-            raise SessionError("OpenAI's own endpoints have no top_k: leave sampling.top_k out of the scenario.")
+        if sampling.top_k and "top_k" not in self.extras:
+            raise SessionError("The server takes no top_k: leave sampling.top_k out of the scenario.")
         return values | ({"top_k": sampling.top_k} if sampling.top_k else {})
 
 
@@ -89,4 +93,4 @@ def _text(choice: Mapping[str, Any]) -> str:
     if "text" in choice:
         return choice["text"] or ""
     message = choice.get("delta") or choice.get("message") or {}
-    return (message.get("reasoning_content") or "") + (message.get("content") or "")
+    return (message.get("reasoning_content") or message.get("reasoning") or "") + (message.get("content") or "")
