@@ -211,7 +211,7 @@ def _server_slices(tree: Mapping[str, Any]) -> Iterator[Slice]:
              ("compute", "COMPUTE_START", "COMPUTE_END")]  # fmt: skip
     for name, begins, ends in pairs:
         if begins in stamps and stamps.get(ends, 0) >= stamps[begins]:
-            yield Slice(name, stamps[begins], stamps[ends], {"request": tree["id"]})
+            yield Slice(name, stamps[begins], stamps[ends], {"request": tree["id"], "model": tree["model"]})
     for child in tree["children"]:
         yield from _server_slices(child)
 
