@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -51,13 +52,19 @@ KEEPERS = {
 }
 
 
-def modules() -> Iterator[tuple[str, ast.Module]]:
-    for path in sorted(SOURCE.rglob("*.py")):
-        name = ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
-        yield name, ast.parse(path.read_text())
+MODULES = {
+    ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(SOURCE.rglob("*.py"))
+}
 
 
-def imports(tree: ast.Module) -> Iterator[str]:
+@cache
+def imports(name: str) -> tuple[str, ...]:
+    """What the module ``name`` imports, wherever in it."""
+    return tuple(_imports(ast.parse(MODULES[name].read_text())))
+
+
+def _imports(tree: ast.Module) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -69,12 +76,12 @@ def storey(room: str) -> int:
     return next(level for level, rooms in enumerate(STOREYS) if room in rooms)
 
 
-@pytest.mark.parametrize(("name", "tree"), [pytest.param(name, tree, id=name) for name, tree in modules()])
-def test_imports_go_down(name: str, tree: ast.Module) -> None:
+@pytest.mark.parametrize("name", MODULES)
+def test_imports_go_down(name: str) -> None:
     if name == "__init__":
         return
     room = name.split(".", maxsplit=1)[0]
-    for imported in imports(tree):
+    for imported in imports(name):
         if not imported.startswith("enginebench."):
             continue
         target = imported.removeprefix("enginebench.")
@@ -83,9 +90,9 @@ def test_imports_go_down(name: str, tree: ast.Module) -> None:
         assert allowed, f"{name} imports {imported}, which lies on a storey above or beside it"
 
 
-@pytest.mark.parametrize(("name", "tree"), [pytest.param(name, tree, id=name) for name, tree in modules()])
-def test_libraries_stay_in_their_rooms(name: str, tree: ast.Module) -> None:
-    for imported in imports(tree):
+@pytest.mark.parametrize("name", MODULES)
+def test_libraries_stay_in_their_rooms(name: str) -> None:
+    for imported in imports(name):
         library = imported.split(".")[0]
         assert name in KEEPERS.get(library, {name}), f"{name} imports {library}; only {KEEPERS[library]} may"
 
