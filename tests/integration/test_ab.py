@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from enginebench.cli import main
 from tests.support.ab_project import CELL, AbProject
 
 EXIT_CODES = (0, 10, 11)
@@ -62,13 +63,15 @@ def test_the_plan_comes_first_and_the_verdict_last(measured: tuple[AbProject, st
     assert tpot["change"] > 0.3  # 10 ms a step against 40, on a machine that may be busy
 
 
-def test_what_was_measured_can_be_compared_again(measured: tuple[AbProject, str, int]) -> None:
+def test_what_was_measured_can_be_compared_again(
+    measured: tuple[AbProject, str, int], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     project, _, code = measured
     old, new = project.sides()
-    again = project.run("gate", new.id, "--baseline", old.id)
-    assert again.returncode == code
-    assert "2 pairs of blocks in ABBA order" in again.stdout
-    assert project.run("compare", old.id, new.id).returncode == 0
+    monkeypatch.chdir(project.root)
+    assert main(["gate", new.id, "--baseline", old.id]) == code
+    assert "2 pairs of blocks in ABBA order" in capsys.readouterr().out
+    assert main(["compare", old.id, new.id]) == 0
 
 
 def test_engines_side_by_side_are_loaded_once(tmp_path: Path) -> None:
@@ -144,14 +147,19 @@ def test_a_build_that_cannot_be_loaded_is_no_pass(tmp_path: Path) -> None:
     ],
 )
 def test_a_wrong_choice_is_one_sentence_and_starts_nothing(
-    measured: tuple[AbProject, str, int], arguments: list[str], sentence: str
+    measured: tuple[AbProject, str, int],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    sentence: str,
 ) -> None:
     project = measured[0]
     before = project.runs()
-    done = project.run("ab", *arguments)
-    assert done.returncode == 1
-    assert sentence in done.stderr
-    assert done.stderr.count("\n") == 1
+    monkeypatch.chdir(project.root)
+    assert main(["ab", *arguments]) == 1
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.count("\n") == 1
     assert project.runs() == before
 
 
