@@ -8,7 +8,6 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from shutil import copyfile
 from typing import TYPE_CHECKING, Any, cast
 
@@ -272,31 +271,34 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
     asked_for, kept = session.config.option.benchmark_json, bench.campaign.directory / BENCHMARK_JSON
     try:
         with writing(asked_for or kept):
-            return (yield)
-    except RunError as error:
+            yield
+        if asked_for and bench.campaign.measured:
+            with writing(kept):
+                write_aside(kept, partial(copyfile, asked_for))
+    except (RunError, KeyboardInterrupt) as error:
         kept.unlink(missing_ok=True)  # it may be half of one
-        bench.problem = str(error)
-        return None
+        _fail(session, error)
     finally:
-        _close(session, bench, kept)
-        if session.exitstatus == pytest.ExitCode.OK and (bench.problem or not bench.campaign.measured):
+        _close(session, bench.campaign)
+        if session.exitstatus == pytest.ExitCode.OK and not bench.campaign.measured:
             session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
-def _close(session: pytest.Session, bench: Bench, kept: Path) -> None:
-    assert bench.campaign is not None
-    asked_for = session.config.option.benchmark_json
+def _close(session: pytest.Session, campaign: "Campaign") -> None:
     try:
         try:
-            if asked_for and bench.campaign.measured and not bench.problem:
-                with writing(kept):
-                    write_aside(kept, partial(copyfile, asked_for))
             if session.config.option.profile and session.exitstatus != pytest.ExitCode.INTERRUPTED:
-                _profile(session.config, bench.campaign)
+                _profile(session.config, campaign)
         finally:
-            bench.campaign.close()
-    except EnginebenchError as error:
-        bench.problem = str(error)
+            campaign.close()
+    except (EnginebenchError, KeyboardInterrupt) as error:
+        _fail(session, error)
+
+
+def _fail(session: pytest.Session, error: BaseException) -> None:
+    stopped = isinstance(error, KeyboardInterrupt)
+    session.exitstatus = pytest.ExitCode.INTERRUPTED if stopped else pytest.ExitCode.TESTS_FAILED
+    session.config.stash[BENCH].problem = "Stopped before all was written." if stopped else str(error)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
