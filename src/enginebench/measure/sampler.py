@@ -14,10 +14,12 @@ import select
 import signal
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
+from statistics import median
 from typing import IO, Any, Protocol
 
 import psutil
@@ -30,7 +32,7 @@ from enginebench.measure.nvml import NvmlReader
 LOOK_SHARE, SAMPLE_SHARE = 0.002, 0.006
 """Of a core: what looking up descendants and what sampling may cost; together below 1% with the waking up."""
 
-SMOOTHED_OVER = 20  # samples
+JUDGED_BY = 20  # samples, of whose costs the median counts: a single dear one must not leave gaps behind it
 STATE_PERIOD_S = 1.0
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
@@ -150,7 +152,7 @@ class Sampler:
         self._trees = Trees()
         self._next_s = time.monotonic()
         self._next_state_s = self._next_s
-        self._cost_s = 0.0  # of a sample, smoothed: a single dear one must not leave a gap behind it
+        self._costs_s: deque[float] = deque(maxlen=JUDGED_BY)
 
     def until_end(self, commands: Commands) -> None:
         """Sample until there are no more commands."""
@@ -178,8 +180,8 @@ class Sampler:
         self._voice.say([stamp_ns, self._trees.resident(), self._gpus.read(stamp_ns)])
         if time.monotonic() >= self._next_state_s:
             self._say_state(stamp_ns)
-        self._cost_s += (time.thread_time() - started_s - self._cost_s) / SMOOTHED_OVER
-        self._next_s = time.monotonic() + max(self._period_s, self._cost_s / SAMPLE_SHARE)
+        self._costs_s.append(time.thread_time() - started_s)
+        self._next_s = time.monotonic() + max(self._period_s, median(self._costs_s) / SAMPLE_SHARE)
 
     def _say_state(self, stamp_ns: int) -> None:
         self._next_state_s = time.monotonic() + STATE_PERIOD_S
