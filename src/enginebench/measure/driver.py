@@ -16,6 +16,7 @@ from enginebench.measure.records import UNKNOWN, RoundRecord
 from enginebench.measure.releases import Release, release_of
 from enginebench.plan.load import Load, load_to_json
 from enginebench.plan.requests import Request
+from enginebench.runtimes import sse
 from enginebench.runtimes.base import Arrival, Session
 from enginebench.runtimes.columns import ArrivalLog, ChunkLog
 
@@ -128,7 +129,8 @@ class _Loop:
             if index not in in_flight:
                 continue  # the tail of a request that was given up
             keep(arrival if arrival.read_ns != UNKNOWN else arrival._replace(read_ns=seen_ns))
-            in_flight[index] = seen_ns
+            if arrival.payload[:1] != sse.COMMENT:  # which servers send to a request of which they hear nothing, either
+                in_flight[index] = seen_ns
             if arrival.ended:
                 del in_flight[index]
                 self._ended += 1

@@ -15,6 +15,9 @@ from itertools import accumulate
 DONE = "[DONE]"
 """The data of the last event of an OpenAI-compatible stream: an end mark, not JSON."""
 
+COMMENT = b":"
+"""Begins a line that is no data: many servers send one every 15 seconds, to keep the connection."""
+
 _LINE = re.compile(rb"([^\r\n]*)(?:\r\n|\r|\n)")
 _FIELD, _BLANK = b"data: ", b"\n\n"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
