@@ -106,17 +106,24 @@ rounds: 2
 """
 
 
-def test_each_kind_of_load_is_measured_by_its_own_function(project: BenchProject) -> None:
+@pytest.fixture(scope="module")
+def loads(tmp_path_factory: pytest.TempPathFactory) -> BenchProject:
+    """Each kind of load on three paths, once for all tests that look at it."""
+    project = BenchProject.make(tmp_path_factory.mktemp("loads"))
     project.write_scenario("loads", LOADS)
     done = project.bench("--scenario", "loads", *ALL_PATHS[:6])
     assert done.returncode == 0, output(done)
-    run = project.run()
+    return project
+
+
+def test_each_kind_of_load_is_measured_by_its_own_function(loads: BenchProject) -> None:
+    run = loads.run()
     labels = ("bs002", "c002", "r0040.00-gamma0.5")
     # path by path, so that cells share engines, whichever function takes them
     assert list(run.cells) == [
         f"loads-{path}-stream-out0006sd2-{label}" for path in ("direct", "core", "ensemble") for label in labels
     ]
-    rows = json.loads((project.runs()[-1] / "benchmark.json").read_text())["benchmarks"]
+    rows = json.loads((loads.runs()[-1] / "benchmark.json").read_text())["benchmarks"]
     functions = {row["params"]["load"]: row["name"].partition("[")[0] for row in rows}
     assert functions == dict(zip(labels, ("test_batch", "test_concurrency", "test_rate"), strict=True))
     for cell_id, cell in run.cells.items():
@@ -127,10 +134,8 @@ def test_each_kind_of_load_is_measured_by_its_own_function(project: BenchProject
         assert ("steady_requests_per_s" in cell["metrics"]) >= (cell["load"]["kind"] == "concurrency"), cell_id
 
 
-def test_every_path_gets_the_same_requests_at_the_same_times(project: BenchProject) -> None:
-    project.write_scenario("loads", LOADS)
-    assert project.bench("--scenario", "loads", *ALL_PATHS[:4], "-k", "gamma").returncode == 0
-    run = project.run()
+def test_every_path_gets_the_same_requests_at_the_same_times(loads: BenchProject) -> None:
+    run = loads.run()
     asked = [
         [
             (
@@ -141,9 +146,9 @@ def test_every_path_gets_the_same_requests_at_the_same_times(project: BenchProje
             )
             for record in run.rounds(f"loads-{path}-stream-out0006sd2-r0040.00-gamma0.5")
         ]
-        for path in ("direct", "core")
+        for path in ("direct", "core", "ensemble")
     ]
-    assert asked[0] == asked[1]
+    assert asked[0] == asked[1] == asked[2]
     assert len({tuple(offsets) for _, offsets, _, _ in asked[0]}) == 3  # new in each round
 
 

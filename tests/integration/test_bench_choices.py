@@ -16,9 +16,6 @@ pytestmark = needs_triton
     ("arguments", "sentence"),
     [
         (["--scenario", "smok"], "did you mean 'smoke'"),
-        (["--path", "ensembel"], "did you mean 'ensemble'"),
-        (["--build", "mine=nowhere"], "nowhere is no directory"),
-        (["--build", "mine"], "is not of the form NAME=DIR"),
         (["--build", "mine=scenarios"], "scenarios has no config.json"),
         (["--rounds", "0"], "--rounds 0 is not possible"),
     ],

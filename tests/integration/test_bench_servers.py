@@ -24,13 +24,22 @@ output_tokens: 600
 batch_sizes: [1]
 rounds: 1
 warmup_rounds: 0
-paths: [ensemble, core]
+paths: [core]
+"""
+SHORT = """
+prompts: [你是谁？]
+output_tokens: 8
+batch_sizes: [1, 2]
+streaming: [true]
+rounds: 1
+warmup_rounds: 0
 """
 
 
 def test_a_killed_server_fails_its_cell_and_no_other(project: BenchProject) -> None:
     project.write_scenario("long", LONG)
-    process = project.start("--scenario", "long", "--rounds", "1")
+    project.write_scenario("short", f"{SHORT}paths: [ensemble]")
+    process = project.start("--scenario", "long", "--scenario", "short")
     server = wait_for_server(process)
     wait_for(lambda: any("enginebench-worker" in line for _, line in descendants(process)))
     time.sleep(2.0)  # into the stream of the first cell
@@ -38,7 +47,7 @@ def test_a_killed_server_fails_its_cell_and_no_other(project: BenchProject) -> N
     text, _ = process.communicate(timeout=120)
     run = project.run()
     assert process.returncode == pytest.ExitCode.TESTS_FAILED, text
-    assert [cell["status"] for cell in run.cells.values()] == ["failed", "measured"]
+    assert [cell["status"] for cell in run.cells.values()] == ["failed", "measured", "measured"]
     failed = next(iter(run.cells.values()))
     assert failed["metrics"] == {}
     assert failed["reason"] in text
@@ -47,9 +56,10 @@ def test_a_killed_server_fails_its_cell_and_no_other(project: BenchProject) -> N
 
 def test_ctrl_c_leaves_a_readable_run_and_no_process(project: BenchProject) -> None:
     project.write_scenario("long", LONG)
-    process = project.start("--scenario", "smoke", "--scenario", "long", "--path", "ensemble")
+    project.write_scenario("short", SHORT)
+    process = project.start("--scenario", "short", "--scenario", "long", "--path", "ensemble")
     server = wait_for_server(process)
-    wait_for(lambda: bool(project.runs()) and len(project.run().cells) == 4)
+    wait_for(lambda: bool(project.runs()) and len(project.run().cells) == 2)
     time.sleep(2.0)  # into the long cell
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
@@ -64,37 +74,36 @@ def test_ctrl_c_leaves_a_readable_run_and_no_process(project: BenchProject) -> N
 
 
 def test_attaching_to_a_running_server(tmp_path: Path, project: BenchProject) -> None:
-    serve = [sys.executable, "-m", "enginebench.cli", "serve", "--bls-instances", "2"]
-    with serving(serve, tmp_path) as url:
-        done = project.bench("--scenario", "smoke", "--path", "ensemble", "--triton-url", url)
-        assert done.returncode == 0, output(done)
-        assert project.run().data["attached_url"] == url
-        done = project.bench("--scenario", "smoke", "--path", "ensemble", "--triton-url", "http://127.0.0.1:9")
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "Nothing at http://127.0.0.1:9 answers" in done.stderr
-
-
-@pytest.mark.parametrize("path", ["openai-completions", "openai-chat"])
-def test_an_openai_server_is_a_path_too(project: BenchProject, path: str) -> None:
-    with ScriptedServer(ScriptedOpenAi()) as server:
-        done = project.bench("--scenario", "smoke", "--path", path, "--openai-url", server.url)
+    project.write_scenario("short", SHORT)
+    with serving(tmp_path, "--bls-instances", "2") as url:
+        done = project.bench("--scenario", "short", "--path", "ensemble", "--triton-url", url)
     assert done.returncode == 0, output(done)
-    assert {cell["status"] for cell in project.run().cells.values()} == {"measured"}
-    done = project.bench("--scenario", "smoke", "--path", path)
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "name it with --openai-url" in done.stderr
+    assert project.run().data["attached_url"] == url
+
+
+def test_an_openai_server_has_two_paths(project: BenchProject) -> None:
+    project.write_scenario("short", SHORT.replace("[true]", "[true, false]"))
+    paths = ("openai-completions", "openai-chat")
+    asked = [argument for path in paths for argument in ("--path", path)]
+    with ScriptedServer(ScriptedOpenAi()) as server:
+        done = project.bench("--scenario", "short", *asked, "--openai-url", server.url)
+    assert done.returncode == 0, output(done)
+    cells = project.run().cells.values()
+    assert [cell["path"] for cell in cells] == [path for path in paths for _ in range(4)]
+    assert {cell["status"] for cell in cells} == {"measured"}
 
 
 @pytest.mark.parametrize(
-    ("url", "path", "sentence"),
+    ("arguments", "sentence"),
     [
-        ("garbage", "ensemble", "is no server URL"),
-        ("http://[::1]:1", "ensemble", "IPv6"),
-        ("http://127.0.0.1:9", "direct", "of no use without a path to it"),
+        (["--path", "ensemble", "--triton-url", "http://127.0.0.1:9"], "Nothing at http://127.0.0.1:9 answers"),
+        (["--path", "openai-chat"], "name it with --openai-url"),
     ],
 )
-def test_a_wrong_url_is_refused_before_anything_runs(project: BenchProject, url: str, path: str, sentence: str) -> None:
-    done = project.bench("--scenario", "smoke", "--path", path, "--triton-url", url)
+def test_a_server_that_is_not_there_is_named_before_anything_runs(
+    project: BenchProject, arguments: list[str], sentence: str
+) -> None:
+    done = project.bench("--scenario", "smoke", *arguments)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert sentence in done.stderr
     assert not project.runs()
@@ -117,31 +126,17 @@ def test_a_dead_model_process_is_named(project: BenchProject) -> None:
     assert reason in text
 
 
-class serving:  # noqa: N801 - a context manager that reads like a function
+@contextlib.contextmanager
+def serving(directory: Path, *options: str) -> Iterator[str]:
     """``enginebench serve`` in a process of its own; its URL."""
-
-    def __init__(self, command: list[str], directory: Path):
-        self._process = subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, text=True)
-
-    def __enter__(self) -> str:
-        assert self._process.stdout is not None
-        return self._process.stdout.readline().split()[0]
-
-    def __exit__(self, *_: object) -> None:
-        self._process.send_signal(signal.SIGINT)
-        self._process.communicate(timeout=30)
-
-
-def test_a_port_in_use_is_one_sentence(tmp_path: Path) -> None:
-    serve = [sys.executable, "-m", "enginebench.cli", "serve"]
-    with serving(serve, tmp_path) as url:
-        port = url.rsplit(":", 1)[1]
-        done = subprocess.run(
-            [*serve, "--port", port], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False
-        )
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"enginebench: Port {port} on 127.0.0.1 is in use")
-    assert done.stderr.count("\n") == 1
+    command = [sys.executable, "-m", "enginebench.cli", "serve", *options]
+    with subprocess.Popen(command, cwd=directory, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().split()[0]
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.communicate(timeout=30)
 
 
 def descendants(process: "subprocess.Popen[str]") -> Iterator[tuple[psutil.Process, list[str]]]:

@@ -276,6 +276,8 @@ def test_attaching_to_nothing_is_explained() -> None:
         attach("http://127.0.0.1:9")
     with pytest.raises(ServerError, match="no server URL"):
         attach("localhost:8000")
+    with pytest.raises(ServerError, match="IPv6"):
+        attach("http://[::1]:8000")
 
 
 def test_a_stopped_server_leaves_nothing(small_repository: Path, tmp_path: Path) -> None:

@@ -33,7 +33,9 @@ class BenchProject:
         return cls(root)
 
     def command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "pytest", "bench/", "--benchmark-only", "-p", "no:cacheprovider", *arguments]
+        """Without the plugin of browser tests, which users do not have and which is slow to import."""
+        plugins = ("-p", "no:cacheprovider", "-p", "no:playwright")
+        return [sys.executable, "-m", "pytest", "bench/", "--benchmark-only", *plugins, *arguments]
 
     def bench(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
