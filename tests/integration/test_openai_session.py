@@ -1,6 +1,6 @@
 """A session on an OpenAI-compatible server: opening, asking, counting, failing."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -70,6 +70,12 @@ def test_the_whole_answer_at_once_is_counted() -> None:
     assert (found.requests.tokens.tolist(), found.requests.first_tokens.tolist()) == ([5], [5])
 
 
+def test_prompts_are_counted_where_usage_comes_at_the_end() -> None:
+    found = drive(ScriptedOpenAi(continuous=False), request(), tokenizer=TOKENIZER_SPEC)
+    assert tuple(found.chunks.token_ids) == answer_ids(PROMPT_IDS, 5, None)
+    assert found.requests.reported_prompt_tokens.tolist() == [len(PROMPT_IDS)]
+
+
 def test_requests_carry_what_the_servers_add_to_the_standard() -> None:
     warm = Sampling(temperature=0.5, top_k=9, seed=3)
     with ScriptedServer(ScriptedOpenAi()) as server:
@@ -125,6 +131,39 @@ def test_a_server_that_lists_nothing_is_believed_to_serve_what_is_named(model: s
                 open_session(options(server.url, model=model))
         with pytest.raises(SessionError, match="needs the name of a model: it has none"):
             open_session(options(server.url, model=None))
+
+
+def delta(finish: str | None = None, **content: str) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "delta": content, "logprobs": None, "finish_reason": finish}]}
+
+
+def part(text: str, finish: str | None = None) -> dict[str, Any]:
+    return {"choices": [{"index": 0, "text": text, "logprobs": None, "finish_reason": finish}]}
+
+
+USAGE = {"usage": {"prompt_tokens": len(PROMPT_IDS), "completion_tokens": 5, "total_tokens": len(PROMPT_IDS) + 5}}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "events", "total", "chunks"),
+    [
+        # transformers serve 5.23: usage in the last event of a choice, and no [DONE]
+        ("completions", (part("el"), part("are"), part("", "length") | USAGE), 5, 2),
+        ("chat", (delta(role="assistant"), delta(content="el"), delta(content="are"), delta("length") | USAGE), 5, 2),
+        # llama-cpp-python 0.3.36: no usage in a stream; tokens that make no text yet are sent as empty ones
+        ("completions", (part("el"), part(""), part("are"), part("", "length"), DONE), -1, 2),
+        ("chat", (delta(role="assistant"), delta(content="el"), delta("length"), DONE), -1, 1),
+        # thoughts under both names, as servers have them
+        ("chat", (delta(reasoning_content="el"), delta(reasoning="are"), delta("stop") | USAGE, DONE), 5, 2),
+    ],
+)
+def test_streams_as_servers_were_seen_to_send_them(
+    endpoint: str, events: Sequence[dict[str, Any] | bytes], total: int, chunks: int
+) -> None:
+    stream = (piece(each if isinstance(each, bytes) else event(each)) for each in events)
+    found = drive(ScriptedOpenAi(stream=(*stream, END)), request(), endpoint=endpoint)
+    assert found.requests.outcome == ("ok",)
+    assert (found.requests.tokens.tolist(), len(found.chunks)) == ([total], chunks)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,8 @@ DONE = b"data: [DONE]\n\n"
 class ScriptedOpenAi:
     """The script. ``continuous``: whether it knows usage with every chunk; ``after_one`` as in ``ScriptedTriton``.
 
-    ``refused``: keys that it does not know, of the request or of its stream options; ``listed``: models that it tells.
+    ``refused``: keys that it does not know, of the request or of its stream options; ``listed``: models that it tells;
+    ``stream``: what follows the head of a stream, whatever was asked.
     """
 
     continuous: bool = True
@@ -29,6 +30,7 @@ class ScriptedOpenAi:
     after_one: tuple[Step, ...] | None = None
     refused: tuple[str, ...] = ()
     listed: tuple[str, ...] = (MODEL,)
+    stream: tuple[Step, ...] | None = None
 
     def __call__(self, asked: Asked) -> Iterator[Step]:
         """Answer one request."""
@@ -59,6 +61,9 @@ class ScriptedOpenAi:
             return
         events = self._events(ids, prompt_tokens, body["stream_options"], chat=chat)
         yield head()
+        if self.stream is not None:
+            yield from self.stream
+            return
         if self.after_one is not None and len(ids) > 1:  # not when a session asks what keys are taken
             yield piece(next(events))
             yield from self.after_one

@@ -39,6 +39,12 @@ def test_stalls_and_errors_say_why() -> None:
     assert failure(record) == findings([record])[0]
 
 
+def test_answers_whose_length_nobody_tells_are_told_of_once() -> None:
+    untold, told = Row([(1, -1), (2, -1)], asked=8), Row([(1, -1)], asked=8, told=8)
+    sentence = "Nobody told how many tokens 2 of 4 answers had: that they are as long as asked is not verified."
+    assert findings([round_of(untold, told), round_of(untold, told)]) == [sentence]
+
+
 def test_a_clock_step_is_told_and_no_failure_of_a_request() -> None:
     record = round_of(GOOD, clock_stepped=True, stamp_kind="kernel")
     assert "clock was set" in findings([record])[0]

@@ -1,15 +1,15 @@
-"""Findings: what went wrong in a cell's rounds, one sentence each. Pure; it decides nothing."""
+"""Findings: what went wrong in a cell's rounds, or is not known of them, one sentence each. Pure; decides nothing."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from enginebench.measure.records import Ints, RoundRecord
+from enginebench.measure.records import UNKNOWN, Ints, RoundRecord
 
 
 def findings(rounds: Sequence[RoundRecord]) -> list[str]:
-    """One sentence per kind of failure and round, warm-ups included, in order; empty when all is well."""
+    """One sentence per kind of failure and round, warm-ups included, in order, and one for lengths that nobody told."""
     sentences = []
     for record in rounds:
         sentences += _failures(record)
@@ -17,6 +17,9 @@ def findings(rounds: Sequence[RoundRecord]) -> list[str]:
             sentences.append(
                 f"{_where(record)}, the system clock was set: the round is left out, its stamps are wrong."
             )
+    if untold := sum(int((record.requests.tokens[_ended_well(record)] == UNKNOWN).sum()) for record in rounds):
+        answers = _share(untold, sum(len(record.requests) for record in rounds), "answer")
+        sentences.append(f"Nobody told how many tokens {answers} had: that they are as long as asked is not verified.")
     return sentences
 
 
@@ -36,14 +39,18 @@ def _failures(record: RoundRecord) -> list[str]:
     return sentences
 
 
+def _ended_well(record: RoundRecord) -> NDArray[np.bool_]:
+    return np.array([outcome == "ok" for outcome in record.requests.outcome], dtype=np.bool_)
+
+
 def _where(record: RoundRecord) -> str:
     if record.warmup:
         return "In a warm-up round"
     return f"In round {record.round_index + 1}"
 
 
-def _share(failed: int, total: int) -> str:
-    return f"{failed} of {total} request{'s' if total != 1 else ''}"
+def _share(failed: int, total: int, what: str = "request") -> str:
+    return f"{failed} of {total} {what}{'s' if total != 1 else ''}"
 
 
 def _what(record: RoundRecord, outcome: str, rows: NDArray[np.int64]) -> str:

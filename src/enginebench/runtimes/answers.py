@@ -176,7 +176,7 @@ def _piece(answer: Any, request: Request, reader: Reader) -> Piece:
 
 
 def _keep(answer: _Answer, log: ChunkLog) -> None:
-    """Append the chunks of an answer; one without a token makes none unless it has an error or a total."""
+    """Append the chunks of an answer; one without a token makes none unless it has an error or a number."""
     index = answer.request.index
     totals = _totals(answer)
     before = 0
@@ -189,7 +189,7 @@ def _keep(answer: _Answer, log: ChunkLog) -> None:
             tokens = UNKNOWN
         if total != UNKNOWN or tokens:
             before = total
-        if tokens or error or total != UNKNOWN:
+        if tokens or error or total != UNKNOWN or prompt_tokens != UNKNOWN:
             log.add(index, stamp_ns, read_ns, tokens, ids, prompt_tokens, total, error)
 
 
