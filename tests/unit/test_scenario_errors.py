@@ -68,6 +68,13 @@ LINES = {
         "load and batch_sizes say the same thing; keep",
     ),
     "nested key": ("sampling: {temprature: 1}", "sampling.temprature is not a known key; did you mean 'temperature'?"),
+    "no text as a key": ("yes: 1", "the file has the key true, which is no text; put it in quotes, or remove it"),
+    "huge count": ("requests: 99999999999999999999", "requests must be at most 10000000, not 99999999999999999999"),
+    "huge round": (
+        "load: {kind: rate, per_s: 1000, duration_s: 1000000}",
+        "load.duration_s makes more than 10,000,000 requests a round; shorten it",
+    ),
+    "exponent": ("load: {kind: rate, per_s: 1e3, requests: 8}", 'not "1e3"; YAML wants the sign of an exponent'),
     "duplicate": ("rounds: 3\nrounds: 4", "the key 'rounds' is given twice (first on line 3); remove one of them"),
     "duplicate below": ("slo: {tpot_ms: 1, tpot_ms: 2}", "the key 'tpot_ms' is given twice (first on line 3)"),
     "tab": ("\trounds: 3", "not valid YAML, "),
@@ -118,7 +125,7 @@ def message(tmp_path: Path, raw: bytes) -> str:
 def test_a_wrong_line_is_named(tmp_path: Path, line: str, said: str) -> None:
     got = message(tmp_path, f"{BASE}{line}\n".encode())
     assert said in got
-    numbers = {"duplicate": 4, "open bracket": 4, "gate twice": 5}
+    numbers = {"duplicate": 4, "open bracket": 4, "gate twice": 5, "no text as a key": 1}
     wrong = next(name for name, entry in LINES.items() if entry == (line, said))
     assert got.startswith(f"example.yaml:{numbers.get(wrong, 3)}: ")
 

@@ -5,12 +5,17 @@ With ``scenario.py`` the only module that knows pydantic. Knows no key of a scen
 
 import re
 from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from enginebench.plan.messages import did_you_mean, shown
+
+MOST = 10_000_000
+"""Of whatever is counted: more is a slip, and would be planned for until memory ends."""
+Count = Annotated[int, Field(gt=0, le=MOST)]
 
 
 def problem(message: str, *below: str | int) -> PydanticCustomError:
@@ -77,6 +82,8 @@ class Keys(BaseModel):
     @classmethod
     def _know_every_key(cls, data: object) -> object:
         for key in data if isinstance(data, dict) else ():
+            if type(key) not in (str, int, float):  # yes, null and dates: YAML does not say how they were written
+                raise problem(f"has the key {shown(key)}, which is no text; put it in quotes, or remove it")
             if key not in cls.model_fields:
                 raise problem(f"is not a known key; {did_you_mean(key, cls.model_fields)}", str(key))
         return data

@@ -18,12 +18,11 @@ from pydantic import (
 )
 
 from enginebench.errors import ScenarioError
-from enginebench.plan.keys import Keys, OneOrMany, fraction, problem
+from enginebench.plan.keys import MOST, Count, Keys, OneOrMany, fraction, problem
 from enginebench.plan.load import ARRIVALS, KINDS, Batch, Concurrency, Load, Rate, Trim
 from enginebench.plan.messages import shown
 from enginebench.plan.trace_file import read_trace
 
-Count = Annotated[int, Field(gt=0)]
 PerSecond = Annotated[float, Field(ge=0.01)]
 Seconds = Annotated[float, Field(gt=0)]
 Share = Annotated[
@@ -131,6 +130,8 @@ class LoadKeys(Keys):
         for key in ("arrival", "burstiness", "ramp") if self.trace else ():
             if key in given:
                 raise problem("has no meaning with a trace, which says when requests arrive; remove it", key)
+        if (self.duration_s or 0) * max(self.per_s or (0,)) > MOST:
+            raise problem(f"makes more than {MOST:,} requests a round; shorten it", "duration_s")
         if "speedup" in given and not self.trace:
             raise problem("needs a trace; change per_s instead", "speedup")
 

@@ -5,6 +5,7 @@ Works on pydantic's error records as plain mappings, so that nothing here import
 
 import difflib
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +20,7 @@ _TEMPLATES = {
     "int_type": "must be a whole number, not {value}",
     "float_type": "must be a number, not {value}",
     "finite_number": "must be a finite number, not {value}",
+    "float_text": "must be a number, not {value}; YAML wants the sign of an exponent, as in 1.0e+3",
     "bool_type": "must be true or false, not {value}",
     "tuple_type": "must be a list such as [1, 8], not {value}",
     "model_type": "must be a mapping of keys to values, not {value}",
@@ -31,6 +33,8 @@ _TEMPLATES = {
     "too_long": "holds {actual_length} entries; leave at most {max_length}",
     "problem": "{message}",
 }
+
+_UNSIGNED = re.compile(r"[\d.]+[eE]\d+")  # which YAML 1.1 takes for text
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
@@ -82,7 +86,8 @@ def _where(document: Document, location: Location, error: Mapping[str, Any]) -> 
 
 def _what(error: Mapping[str, Any]) -> str:
     context = {key: _whole(value) for key, value in error.get("ctx", {}).items()} | {"value": shown(error["input"])}
-    template = _TEMPLATES.get(error["type"])
+    unsigned = error["type"] == "float_type" and _UNSIGNED.fullmatch(str(error["input"]))
+    template = _TEMPLATES.get("float_text" if unsigned else error["type"])
     return template.format_map(context) if template else f"is not usable ({error['msg']}), it is {context['value']}"
 
 

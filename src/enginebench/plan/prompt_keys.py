@@ -16,10 +16,9 @@ from pydantic import (
 )
 
 from enginebench.errors import ScenarioError
-from enginebench.plan.keys import Bare, Keys, problem
+from enginebench.plan.keys import Bare, Count, Keys, problem
 from enginebench.plan.prompt_file import read_prompts
 
-Count = Annotated[int, Field(gt=0)]
 Text = Annotated[str, Field(min_length=1)]
 TokenIds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)]
 

@@ -22,11 +22,11 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from enginebench.errors import ScenarioError
 from enginebench.plan.cells import DEFAULT_PATHS, PATHS, Cell
-from enginebench.plan.keys import Bare, Keys, OneOrMany, problem
+from enginebench.plan.keys import MOST, Bare, Count, Keys, OneOrMany, problem
 from enginebench.plan.load import Batch, Load, Trim
 from enginebench.plan.load_keys import LoadKeys, Share, TrimKeys
 from enginebench.plan.messages import did_you_mean, first_problem, shown
-from enginebench.plan.prompt_keys import Count, Length, Prompts, Text
+from enginebench.plan.prompt_keys import Length, Prompts, Text
 from enginebench.plan.yaml_file import Document, read_document
 
 _T = TypeVar("_T")
@@ -74,7 +74,7 @@ class SamplingKeys(Keys):
     """How tokens are drawn. Request *i* of a round uses ``seed + i``."""
 
     temperature: Annotated[float, Field(ge=0)] = 0.0
-    top_k: Annotated[int, Field(ge=0)] = Field(default=0, description="0: no limit.")
+    top_k: Annotated[int, Field(ge=0, lt=2**31)] = Field(default=0, description="0: no limit.")
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
 
 
@@ -150,7 +150,7 @@ class Scenario(Keys):
         default=None, description="Requests a round, rounded up to full batches; by default each prompt once."
     )
     rounds: Count = Field(default=5, description="Measured rounds of each cell.")
-    warmup_rounds: Annotated[int, Field(ge=0)] = Field(
+    warmup_rounds: Annotated[int, Field(ge=0, le=MOST)] = Field(
         default=1, description="Rounds before them that are not measured."
     )
     slo: Slo | None = Field(default=None, description="Limits that a good request keeps.")
