@@ -39,41 +39,32 @@ def option(tmp_path: Path, name: str, version: str) -> str:
 
 
 @pytest.mark.parametrize(("version", "adapter"), [("0.13.0", "executor"), ("1.2.0rc2", "llm_api")])
-def test_an_engine_is_measured_in_its_own_interpreter(
+def test_an_engine_is_measured_in_its_own_interpreter_and_reuse_gets_a_session_of_its_own(
     project: BenchProject, tmp_path: Path, version: str, adapter: str
-) -> None:
-    done = project.bench("--build", option(tmp_path, "fp16", version), "--scenario", "tiny", "--path", "direct")
-    assert done.returncode == 0, done.stdout + done.stderr
-    run = project.run()
-    (cell,) = run.data["cells"].values()
-    assert cell["status"] == "measured"
-    assert cell["metrics"]["ttft"]["summary"]["p50"] > 0
-    engine = cell["engine"]
-    assert engine["iterations"]["count"] > 0
-    if version == "1.2.0rc2":  # before, results do not show the engine's stamps
-        assert (engine["source"], engine["told"], engine["requests"]) == ("perf metrics", 4, 4)
-        assert engine["queue"]["p50"] > 0
-        assert "waiting for a batch slot" in (run.directory / "report.html").read_text(encoding="utf-8")
-    else:
-        assert (engine["told"], engine["queue"]) == (0, None)
-    (session,) = run.data["sessions"]
-    assert session["facts"]["adapter"] == adapter
-    assert session["facts"]["tensorrt_llm"] == version
-    assert session["facts"]["settings"]["kv_cache_reuse"] is False
-
-
-def test_settings_of_a_command_line_reach_the_engine_and_reuse_gets_a_session_of_its_own(
-    project: BenchProject, tmp_path: Path
 ) -> None:
     project.write_scenario("warm", SCENARIO + "kv_cache_reuse: true\n")
     done = project.bench(
-        *("--build", option(tmp_path, "fp16", "1.2.0rc2"), "--scenario", "tiny", "--scenario", "warm"),
+        *("--build", option(tmp_path, "fp16", version), "--scenario", "tiny", "--scenario", "warm"),
         *("--path", "direct", "--engine", "kv_cache_tokens=4096", "--engine", "chunked_context=on"),
     )
     assert done.returncode == 0, done.stdout + done.stderr
     run = project.run()
+    page = (run.directory / "report.html").read_text(encoding="utf-8")
+    for cell in run.cells.values():
+        assert cell["status"] == "measured"
+        assert cell["metrics"]["ttft"]["summary"]["p50"] > 0
+        engine = cell["engine"]
+        assert engine["iterations"]["count"] > 0
+        if version == "1.2.0rc2":  # before, results do not show the engine's stamps
+            assert (engine["source"], engine["told"], engine["requests"]) == ("perf metrics", 4, 4)
+            assert engine["queue"]["p50"] > 0
+            assert "waiting for a batch slot" in page
+        else:
+            assert (engine["told"], engine["queue"]) == (0, None)
     assert run.data["plan"]["engine"] == {"kv_cache_tokens": 4096, "chunked_context": True}
-    settings = [session["facts"]["settings"] for session in run.data["sessions"]]
+    facts = [session["facts"] for session in run.data["sessions"]]
+    assert {(each["adapter"], each["tensorrt_llm"]) for each in facts} == {(adapter, version)}
+    settings = [each["settings"] for each in facts]
     assert [each["kv_cache_reuse"] for each in settings] == [False, True]
     assert {(each["kv_cache_tokens"], each["kv_cache_fraction"], each["chunked_context"]) for each in settings} == {
         (4096, None, True)
