@@ -4,8 +4,9 @@ One item measures one cell; one round of pytest-benchmark is one pass over the c
 Verdicts are not given here: items report, ``enginebench`` commands decide.
 """
 
+import errno
 from collections.abc import Callable, Generator, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from shutil import copyfile
@@ -14,8 +15,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from enginebench.bench_options import BENCH_OPTIONS
-from enginebench.errors import EnginebenchError, RunError
-from enginebench.files import write_aside, writing
+from enginebench.errors import EnginebenchError
+from enginebench.files import write_aside
 from enginebench.plan.cells import Cell
 from enginebench.plan.expand import Expansion, expand
 from enginebench.plan.load import KINDS
@@ -239,7 +240,7 @@ def pytest_report_teststatus(report: Any, config: pytest.Config) -> tuple[str, s
 def _terminal(config: pytest.Config) -> AbstractContextManager[None]:
     """Where the live line is written as it is; it looks for a terminal when the campaign is made."""
     capture = config.pluginmanager.getplugin("capturemanager")
-    return cast("AbstractContextManager[None]", capture.global_and_fixture_disabled())
+    return cast("AbstractContextManager[None]", capture.global_and_fixture_disabled() if capture else nullcontext())
 
 
 def _start(config: pytest.Config, bench: Bench) -> "Campaign":
@@ -270,14 +271,13 @@ def pytest_sessionfinish(session: pytest.Session) -> Generator[None, Any, Any]:
         return (yield)
     asked_for, kept = session.config.option.benchmark_json, bench.campaign.directory / BENCHMARK_JSON
     try:
-        with writing(asked_for or kept):
-            yield
+        yield
         if asked_for and bench.campaign.measured:
-            with writing(kept):
-                write_aside(kept, partial(copyfile, asked_for))
-    except (RunError, KeyboardInterrupt) as error:
-        kept.unlink(missing_ok=True)  # it may be half of one
-        _fail(session, error)
+            write_aside(kept, partial(copyfile, asked_for))
+    except (Exception, KeyboardInterrupt) as error:  # whatever breaks there, nothing that was measured is lost
+        if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            kept.unlink(missing_ok=True)  # half of one
+        _fail(session, error, f"pytest-benchmark broke ({error}); what was measured is in {kept.parent}.")
     finally:
         _close(session, bench.campaign)
         if session.exitstatus == pytest.ExitCode.OK and not bench.campaign.measured:
@@ -292,13 +292,13 @@ def _close(session: pytest.Session, campaign: "Campaign") -> None:
         finally:
             campaign.close()
     except (EnginebenchError, KeyboardInterrupt) as error:
-        _fail(session, error)
+        _fail(session, error, str(error))
 
 
-def _fail(session: pytest.Session, error: BaseException) -> None:
+def _fail(session: pytest.Session, error: BaseException, problem: str) -> None:
     stopped = isinstance(error, KeyboardInterrupt)
     session.exitstatus = pytest.ExitCode.INTERRUPTED if stopped else pytest.ExitCode.TESTS_FAILED
-    session.config.stash[BENCH].problem = "Stopped before all was written." if stopped else str(error)
+    session.config.stash[BENCH].problem = "Stopped before all was written." if stopped else problem
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
