@@ -56,9 +56,12 @@ BENCH_OPTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "--rounds": {"type": int, "metavar": "N", "help": "measured rounds a cell, in place of the scenario's"},
     "--triton-url": {
+        "action": "append",
+        "default": [],
         "metavar": "URL",
         "help": "send the server paths to this running Triton server, e.g. http://127.0.0.1:8000, "
-        "instead of starting one",
+        "instead of starting one; several times: replicas of one deployment, which take requests in turn and are "
+        "measured as one endpoint (docs/triton.md)",
     },
     "--templates": {
         "type": Path,
@@ -73,8 +76,11 @@ BENCH_OPTIONS: Mapping[str, Mapping[str, Any]] = {
         "help": "fill this variable of those templates with a value of your own; may be repeated",
     },
     "--openai-url": {
+        "action": "append",
+        "default": [],
         "metavar": "URL",
-        "help": "the OpenAI-compatible server of the openai paths: trtllm-serve, or Triton's OpenAI frontend",
+        "help": "the OpenAI-compatible server of the openai paths: trtllm-serve, or Triton's OpenAI frontend; several "
+        "times: replicas, as for --triton-url",
     },
     "--openai-model": {"metavar": "NAME", "help": "the model there (default: the only one that it serves)"},
     "--shards": {

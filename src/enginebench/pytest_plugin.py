@@ -143,7 +143,7 @@ def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
     named = only_build(option.build)
     build = build_from_option(named, config.rootpath, option.tokenizer, option.trust_remote_code)
     bench.attached.check(paths, build.kind)
-    engine = read_settings(option.engine, build, [path for path in paths if not bench.attached.url_of(path)])
+    engine = read_settings(option.engine, build, [path for path in paths if not bench.attached.urls_of(path)])
     plan = make_plan(
         build, open_tokenizer(build), bench.selection, cells, bench.expansion.left_out, option.rounds, engine=engine
     )
@@ -153,11 +153,12 @@ def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
 
 
 def _attached(option: Any, paths: Sequence[str]) -> "Attached":
-    from enginebench.run.attached import Attached, OwnServer
+    from enginebench.run.attached import Attached, OwnServer, read_urls
     from enginebench.server.filling import read_overrides
 
     own = OwnServer(option.templates, read_overrides(option.set), bls="bls" in paths)
-    return Attached(option.triton_url, option.openai_url, option.openai_model, own)
+    triton, openai = read_urls("--triton-url", option.triton_url), read_urls("--openai-url", option.openai_url)
+    return Attached(triton, openai, option.openai_model, own)
 
 
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:

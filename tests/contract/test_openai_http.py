@@ -15,7 +15,7 @@ from tests.support.scripted_triton import TOKENIZER, TOKENIZER_SPEC
 @pytest.fixture(params=["completions", "chat"])
 def session(request: pytest.FixtureRequest) -> Iterator[Session]:
     with ScriptedServer(ScriptedOpenAi()) as server:
-        options = {"url": server.url, "model": MODEL, "endpoint": request.param, "tokenizer": TOKENIZER_SPEC}
+        options = {"urls": [server.url], "model": MODEL, "endpoint": request.param, "tokenizer": TOKENIZER_SPEC}
         opened = open_session("openai_http", options | {"connections": 4})
         yield opened
         opened.close()

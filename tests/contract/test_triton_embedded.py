@@ -41,7 +41,7 @@ def server(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
 
 
 def connect(server: TritonServer, build: Build, model: str) -> Session:
-    options: Mapping[str, Any] = {"url": server.url, "model": model, "connections": 4}
+    options: Mapping[str, Any] = {"urls": [server.url], "model": model, "connections": 4}
     return open_session("triton_http", {**options, "tokenizer": tokenizer_spec(build)})
 
 

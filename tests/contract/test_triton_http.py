@@ -14,7 +14,7 @@ from tests.support.scripted_triton import TOKENIZER, TOKENIZER_SPEC, ScriptedTri
 @pytest.fixture(params=["ensemble", "tensorrt_llm_bls", "tensorrt_llm", "llmapi"])
 def session(request: pytest.FixtureRequest) -> Iterator[Session]:
     with ScriptedServer(ScriptedTriton()) as server:
-        options = {"url": server.url, "model": request.param, "tokenizer": TOKENIZER_SPEC, "connections": 4}
+        options = {"urls": [server.url], "model": request.param, "tokenizer": TOKENIZER_SPEC, "connections": 4}
         opened = open_session("triton_http", options)
         yield opened
         opened.close()

@@ -34,6 +34,13 @@ streaming: [true]
 rounds: 1
 warmup_rounds: 0
 """
+REPLICAS = """
+prompts: [你是谁？, Tell me a story]
+output_tokens: [24]
+batch_sizes: [3]
+streaming: [true]
+rounds: 2
+"""
 
 
 def test_a_killed_server_fails_its_cell_and_no_other(project: BenchProject) -> None:
@@ -73,24 +80,54 @@ def test_ctrl_c_leaves_a_readable_run_and_no_process(project: BenchProject) -> N
     assert not [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
 
 
-def test_attaching_to_a_running_server(tmp_path: Path, project: BenchProject) -> None:
+def test_attaching_to_a_running_server(served: tuple[str, Path], project: BenchProject) -> None:
+    url, _ = served
     project.write_scenario("short", SHORT)
-    with serving(tmp_path, "--bls-instances", "2") as url:
-        done = project.bench("--scenario", "short", "--path", "ensemble", "--triton-url", url)
+    done = project.bench("--scenario", "short", "--path", "ensemble", "--triton-url", url)
     assert done.returncode == 0, output(done)
     assert project.run().data["attached_url"] == url
+    assert not any("shares" in cell for cell in project.run().cells.values())
 
 
-def test_an_openai_server_has_two_paths(project: BenchProject) -> None:
+def test_replicas_are_measured_as_one_endpoint(served: tuple[str, Path], project: BenchProject) -> None:
+    project.write_scenario("replicas", REPLICAS)
+    one, directory = served
+    with serving(directory) as other:
+        servers = ("--triton-url", one, "--triton-url", other)
+        done = project.bench("--scenario", "replicas", "--path", "ensemble", *servers)
+    assert done.returncode == 0, output(done)
+    run = project.run()
+    ((cell_id, cell),) = run.cells.items()
+    assert run.data["plan"]["servers"] == {"triton": [one, other]}
+    assert [(share["server"], share["requests"]) for share in cell["shares"]] == [(one, 3), (other, 3)]
+    assert cell["findings"] == []
+    for part in cell["server"]["servers"]:
+        assert [(row["client"], row["server"]) for row in part["counted"]] == [(3, 3), (72, 72), (72, 72)]
+        assert part["gauges"]["values"]["kv_max"] == {"min": 8, "max": 8}
+        assert part["idle_before"] == "verified"
+    assert [(row["client"], row["server"]) for row in cell["server"]["counted"]] == [(6, 6), (144, 144), (144, 144)]
+    assert (cell["server"]["layers"]["servers"], cell["server"]["layers"]["perf_metrics"]) == (2, True)
+    (session,) = run.data["sessions"]
+    assert {check["status"] for check in session["preflight"]} == {"verified"}
+    assert {check["server"] for check in session["preflight"]} == {one, other, ""}
+    assert len({each["metrics_url"] for each in session["metrics"]}) == 2
+    assert len(run.rounds(cell_id)) == 3
+    page = (run.directory / "report.html").read_text(encoding="utf-8")
+    assert "Server by server" in page
+
+
+def test_openai_servers_have_two_paths_and_may_be_replicas(project: BenchProject) -> None:
     project.write_scenario("short", SHORT.replace("[true]", "[true, false]"))
     paths = ("openai-completions", "openai-chat")
     asked = [argument for path in paths for argument in ("--path", path)]
-    with ScriptedServer(ScriptedOpenAi()) as server:
-        done = project.bench("--scenario", "short", *asked, "--openai-url", server.url)
+    with ScriptedServer(ScriptedOpenAi()) as one, ScriptedServer(ScriptedOpenAi()) as other:
+        done = project.bench("--scenario", "short", *asked, "--openai-url", one.url, "--openai-url", other.url)
     assert done.returncode == 0, output(done)
     cells = project.run().cells.values()
     assert [cell["path"] for cell in cells] == [path for path in paths for _ in range(4)]
     assert {cell["status"] for cell in cells} == {"measured"}
+    took = [[share["requests"] for share in cell["shares"]] for cell in cells]
+    assert [sorted(each) for each in took] == [[0, 1], [1, 1]] * 4, "one round of a batch of 1 or 2"
 
 
 @pytest.mark.parametrize(
@@ -137,6 +174,14 @@ def serving(directory: Path, *options: str) -> Iterator[str]:
         finally:
             process.send_signal(signal.SIGINT)
             process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """A running server, and the directory that it was started in."""
+    directory = tmp_path_factory.mktemp("served")
+    with serving(directory) as url:
+        yield url, directory
 
 
 def descendants(process: "subprocess.Popen[str]") -> Iterator[tuple[psutil.Process, list[str]]]:

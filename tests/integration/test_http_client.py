@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -39,7 +40,7 @@ def open_client() -> Iterator[Open]:
 
         def start(script: Script, connections: int = 1) -> tuple[HttpClient, ScriptedServer]:
             server = stack.enter_context(ScriptedServer(script))
-            client = HttpClient(address(server), lambda *response: explain("m", *response))
+            client = HttpClient([address(server)], lambda _, *response: explain("m", *response))
             stack.callback(client.close)
             client.connect(connections, PATIENCE_S)
             assert server.wait_connected(connections)
@@ -235,10 +236,40 @@ def test_a_server_that_is_gone_is_an_error_of_the_request(open_client: Open) -> 
 def test_opening_connections_to_nobody_is_one_sentence() -> None:
     with ScriptedServer(lambda _: []) as server:
         where = address(server)
-    client = HttpClient(where, lambda *_: "")
+    client = HttpClient([where], lambda *_: "")
     with pytest.raises(SessionError, match=r"Cannot open 2 connections to 127\.0\.0\.1:\d+: is the server running"):
         client.connect(2, PATIENCE_S)
     client.close()
+
+
+def test_each_request_goes_to_its_server_and_a_dead_one_is_named() -> None:
+    def script(asked: Asked) -> Iterator[Step]:
+        return stream(event(asked.path))
+
+    with ScriptedServer(script) as one, ScriptedServer(script) as other:
+        client = HttpClient([address(one), address(other)], lambda *_: "")
+        client.connect(1, PATIENCE_S)
+        assert other.wait_connected(1)
+        client.submit([replace(ask(index), server=index % 2) for index in range(6)])
+        collect(client, ends=6)
+        paths = [[asked.path for asked in server.asked] for server in (one, other)]
+        assert [sorted(each) for each in paths] == [["/0", "/2", "/4"], ["/1", "/3", "/5"]]
+        other.stop_listening()
+        other.close_connections()
+        client.submit([ask(6), replace(ask(7), server=1)])
+        errors = {arrival.request_index: arrival.error for arrival in collect(client, ends=2) if arrival.ended}
+        client.close()
+    assert errors[6] is None
+    assert f"Connection to 127.0.0.1:{other.port} lost" in str(errors[7])
+
+
+def test_of_several_servers_the_one_that_is_not_there_is_named() -> None:
+    with ScriptedServer(lambda _: []) as server, ScriptedServer(lambda _: []) as gone:
+        gone.stop_listening()
+        client = HttpClient([address(server), address(gone)], lambda *_: "")
+        with pytest.raises(SessionError, match=rf"Cannot open 2 connections to 127\.0\.0\.1:{gone.port}: "):
+            client.connect(2, PATIENCE_S)
+        client.close()
 
 
 def test_a_stall_is_nothing_at_all(open_client: Open) -> None:

@@ -14,7 +14,8 @@ from enginebench.plan.load import Batch
 from enginebench.plan.requests import Request, Sampling
 from enginebench.reference.build import ReferenceOptions, write_build
 from enginebench.run.layer_sample import layers_of, observe
-from enginebench.run.server_numbers import CellNumbers, ServerWatch
+from enginebench.run.server_numbers import CellNumbers
+from enginebench.run.server_watch import ServerWatch
 from enginebench.server.launch import TritonServer
 from enginebench.server.repository import write_reference_repository
 from tests.support.embedded import needs_triton
@@ -62,7 +63,7 @@ def layers(server: TritonServer, build: Build, model: str, worker: Worker) -> Ma
         Request(index, text, tokenizer.encode(text), TOKENS, streaming=True, sampling=Sampling())
         for index, text in enumerate(("你是谁？", "hello"))
     ]
-    spec = {"url": server.url, "model": model, "connections": 2, "tokenizer": tokenizer_spec(build)}
+    spec = {"urls": [server.url], "model": model, "connections": 2, "tokenizer": tokenizer_spec(build)}
 
     def run_round() -> tuple[RoundRecord, Mapping[str, Any]]:
         worker.prepare(requests, load=Batch(2), round_index=0, warmup=False, stall_timeout_s=30)
@@ -71,10 +72,10 @@ def layers(server: TritonServer, build: Build, model: str, worker: Worker) -> Ma
 
     try:
         worker.open("triton_http", {**spec, "perf_metrics": True})
-        sample = observe(watch, run_round)
+        sample = observe(watch.tracer, run_round)
         assert sample.record is not None
         assert sample.why_not_traced is None
-        return layers_of(sample, [sample.record], CellNumbers(watch, model))
+        return layers_of(sample, [sample.record], CellNumbers([watch], model))
     finally:
         watch.stop()
 

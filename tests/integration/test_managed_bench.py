@@ -229,6 +229,6 @@ def test_what_our_own_server_offers_depends_on_the_build() -> None:
     with pytest.raises(ServerError, match="The path 'llmapi' needs a running server"):
         Attached().check(["llmapi"], "tensorrt_llm")
     with pytest.raises(ServerError, match="of no use without a path to it"):
-        Attached("http://127.0.0.1:9").check(["direct"])
+        Attached(("http://127.0.0.1:9",)).check(["direct"])
     assert Attached().starts(["direct", "ensemble"])
-    assert not Attached("http://127.0.0.1:9").starts(["direct", "ensemble"])
+    assert not Attached(("http://127.0.0.1:9",)).starts(["direct", "ensemble"])

@@ -1,6 +1,7 @@
 """A session on an OpenAI-compatible server: opening, asking, counting, failing."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -25,7 +26,19 @@ def request(index: int = 0, streaming: bool = True, **changes: Any) -> Request:
 
 
 def options(url: str, /, **changes: Any) -> Mapping[str, Any]:
-    return {"url": url, "model": MODEL, "endpoint": "completions", "tokenizer": None, "connections": 2, **changes}
+    return {"urls": [url], "model": MODEL, "endpoint": "completions", "tokenizer": None, "connections": 2, **changes}
+
+
+def test_replicas_serve_the_same_model_and_take_the_same_keys() -> None:
+    scripts = (ScriptedOpenAi(), ScriptedOpenAi(listed=("another",)), ScriptedOpenAi(refused=("top_k",)))
+    with ExitStack() as stack:
+        one, renamed, refusing = (stack.enter_context(ScriptedServer(script)).url for script in scripts)
+        with pytest.raises(SessionError, match=f"{one} serves the model .served., and {renamed} .another.: "):
+            open_session(options("", urls=[one, renamed], model=None))
+        with pytest.raises(SessionError, match=f"The server at {renamed} has no model .served."):
+            open_session(options("", urls=[one, renamed]))
+        with pytest.raises(SessionError, match=f"{one} takes the keys .*top_k.*, and {refusing} .*: several"):
+            open_session(options("", urls=[one, refusing]))
 
 
 def drive(script: ScriptedOpenAi, *requests: Request, **changes: Any) -> RoundRecord:
@@ -170,10 +183,10 @@ def test_streams_as_servers_were_seen_to_send_them(
     ("changes", "message"),
     [
         ({"model": "other"}, r"has no model 'other': it has served"),
-        ({"endpoint": "embeddings"}, r"needs the options 'url' and 'endpoint'"),
+        ({"endpoint": "embeddings"}, r"needs the options 'urls' and 'endpoint'"),
         ({"endpoint": "chat", "token_ids": True}, "takes no token ids"),
         ({"connections": 0}, "cannot open 0 connections"),
-        ({"url": "https://127.0.0.1:1"}, r"write http://HOST:PORT"),
+        ({"urls": ["https://127.0.0.1:1"]}, r"write http://HOST:PORT"),
     ],
 )
 def test_options_that_cannot_be_used_are_one_sentence(changes: dict[str, Any], message: str) -> None:

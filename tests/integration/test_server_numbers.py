@@ -10,8 +10,11 @@ import numpy as np
 
 from enginebench.measure.records import ChunkTable, RequestTable, RoundRecord, int_array, stamp_array
 from enginebench.measure.server_sampler import ServerSampler, columns_of
-from enginebench.run.server_numbers import CellNumbers, ServerWatch, find_metrics
+from enginebench.run.server_numbers import CellNumbers
+from enginebench.run.server_watch import ServerWatch, find_metrics, same_server
 from enginebench.runtimes.answers import JSON
+from enginebench.server.metrics_page import Reading, parse
+from enginebench.server.statistics import ModelCounts
 from enginebench.store_tables import read_columns
 from tests.support.bench_project import BenchProject
 from tests.support.embedded import needs_triton
@@ -92,7 +95,7 @@ def watch(server: ScriptedServer, *, metrics: bool = True) -> ServerWatch:
 def numbers_of(script: Counting, requests: int, tokens: int, *, metrics: bool = True) -> dict[str, Any]:
     """What a cell of two requests of five tokens keeps when the server counts so many."""
     with ScriptedServer(script) as server:
-        numbers = CellNumbers(watch(server, metrics=metrics), "ensemble")
+        numbers = CellNumbers([watch(server, metrics=metrics)], "ensemble")
         numbers.wait_idle()
         numbers.begin()
         script.requests += requests
@@ -156,7 +159,7 @@ def test_without_a_metrics_page_idleness_is_unverified() -> None:
 def test_a_cell_waits_until_cancelled_requests_have_run_out() -> None:
     script = Counting(active=lambda page: 3 if page < 6 else 0)
     with ScriptedServer(script) as server:
-        numbers = CellNumbers(watch(server), "ensemble")
+        numbers = CellNumbers([watch(server)], "ensemble")
         numbers.wait_idle()
         assert script.pages >= 6
         numbers.begin()
@@ -166,7 +169,7 @@ def test_a_cell_waits_until_cancelled_requests_have_run_out() -> None:
 
 def test_a_server_that_stays_busy_is_a_finding() -> None:
     with ScriptedServer(Counting(active=lambda _: 1)) as server:
-        numbers = CellNumbers(watch(server), "ensemble")
+        numbers = CellNumbers([watch(server)], "ensemble")
         numbers.wait_idle(timeout_s=0.3)
         numbers.begin()
         numbers.end()
@@ -177,16 +180,66 @@ def test_a_server_that_stays_busy_is_a_finding() -> None:
 
 def test_an_engine_that_stands_still_is_idle_whatever_its_gauge_says() -> None:
     with ScriptedServer(Counting(active=lambda _: 1, moving=False)) as server:
-        numbers = CellNumbers(watch(server), "ensemble")
+        numbers = CellNumbers([watch(server)], "ensemble")
         numbers.wait_idle(timeout_s=30, standing_s=0.3)
         numbers.begin()
         numbers.end()
         assert numbers.as_json([record()])["idle_before"]["status"] == "verified"
 
 
+def numbers_of_two(one: Counting, other: Counting, served: tuple[int, int]) -> dict[str, Any]:
+    """What a cell of two requests keeps when two servers, which get one each, count so many."""
+    with ScriptedServer(one) as first, ScriptedServer(other) as second:
+        watches = [watch(first), watch(second)]
+        numbers = CellNumbers(watches, "ensemble")
+        numbers.wait_idle(timeout_s=0.5)
+        numbers.begin()
+        for script, requests in zip((one, other), served, strict=True):
+            script.requests += requests
+            script.tokens += 5 * requests
+        numbers.end([record()])
+        kept = numbers.as_json([record()])
+        return {**kept, "findings": numbers.findings(kept), "urls": [first.url, second.url]}
+
+
+def test_the_counts_of_replicas_are_added_up_and_each_part_is_kept() -> None:
+    kept = numbers_of_two(Counting(requests=7), Counting(), (1, 1))
+    assert counted(kept) == {"requests": (2, 2), "output tokens": (10, 10)}
+    assert kept["statistics"]["ensemble"]["requests"] == 2
+    assert [part["server"] for part in kept["servers"]] == kept["urls"]
+    assert [counted(part) for part in kept["servers"]] == [{"requests": (1, 1), "output tokens": (5, 5)}] * 2
+    assert kept["findings"] == []
+
+
+def test_the_replica_that_counts_otherwise_is_named() -> None:
+    kept = numbers_of_two(Counting(), Counting(), (2, 0))
+    assert counted(kept)["requests"] == (2, 2)
+    one, other = kept["urls"]
+    assert [finding.split(" (")[0] for finding in kept["findings"]] == [
+        f"The client counted 1 requests and the server at {one} 2",
+        f"The client counted 5 output tokens and the server at {one} 10",
+        f"The client counted 1 requests and the server at {other} 0",
+        f"The client counted 5 output tokens and the server at {other} 0",
+    ]
+
+
+def test_a_replica_that_stays_busy_is_named() -> None:
+    kept = numbers_of_two(Counting(), Counting(active=lambda _: 1), (1, 1))
+    assert kept["idle_before"]["status"] == "failed"
+    assert [part["idle_before"] for part in kept["servers"]] == ["verified", "failed"]
+    assert kept["findings"][0].startswith(f"The server at {kept['urls'][1]} was still working on earlier requests")
+
+
+def test_what_one_replica_does_not_count_is_not_known_of_all() -> None:
+    kept = numbers_of_two(Counting(), Counting(page=PLAIN), (1, 1))
+    assert counted(kept) == {"requests": (2, 2), "output tokens": (10, None)}
+    assert [counted(part)["output tokens"] for part in kept["servers"]] == [(5, 5), (5, None)]
+    assert "nv_trt_llm_request_metrics" in kept["not_offered"]
+
+
 def test_a_model_that_was_loaded_anew_has_no_counts_and_says_why() -> None:
     with ScriptedServer(script := Counting(requests=9)) as server:
-        numbers = CellNumbers(watch(server), "ensemble")
+        numbers = CellNumbers([watch(server)], "ensemble")
         numbers.begin()
         script.requests = 1
         numbers.end()
@@ -201,9 +254,24 @@ def test_another_servers_metrics_page_is_not_taken() -> None:
         assert find_metrics(server.url) is None
 
 
+def test_pages_of_replicas_are_told_apart_by_the_time_that_requests_took() -> None:
+    counts = {"ensemble": ModelCounts(4, 0, 4, 4, 0.0040019, *[0.0] * 4)}
+
+    def readings(took_us: int, requests: int = 4) -> list[Reading]:
+        of_model = 'model="ensemble",version="1"'
+        counted = f"nv_inference_request_success{{{of_model}}} {requests}"
+        return parse(f"{counted}\nnv_inference_request_duration_us{{{of_model}}} {took_us}")
+
+    assert same_server(readings(4000), counts)
+    assert not same_server(readings(4100), counts)
+    assert not same_server(readings(4000, requests=5), counts)
+    assert same_server(readings(4000)[:1], counts), "not every version says how long"
+    assert not same_server([], counts)
+
+
 def test_the_sampler_keeps_what_changes_and_ends_with_its_harness() -> None:
     with ScriptedServer(script := Counting(active=lambda page: page // 4)) as server:
-        sampler = ServerSampler(f"{server.url}/metrics", period_s=0.01)
+        sampler = ServerSampler(f"{server.url}/metrics", server.url, period_s=0.01)
         while script.pages < 12:
             assert sampler._process.poll() is None
         sampler.stop()

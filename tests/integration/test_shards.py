@@ -65,7 +65,7 @@ def drive(shards: Shards, asked: list[Request], load: Load, stall_timeout_s: flo
 def test_shards_are_one_client_to_a_server_with_known_truth(shards: Shards) -> None:
     with TruthServer.start() as server:
         server.follow(Script(first_s=0.005, gap_s=0.002))
-        facts = shards.open("triton_http", {"url": server.url, "model": server.model, "connections": 4})
+        facts = shards.open("triton_http", {"urls": [server.url], "model": server.model, "connections": 4})
         assert [shard["pid"] for shard in facts["shards"]] == shards.pids
         assert {(shard["offset_ns"], shard["error_ns"]) for shard in facts["shards"]} == {(0, 0)}
         load = Rate(200.0, "constant", requests=40)

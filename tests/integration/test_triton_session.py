@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -22,12 +23,12 @@ def request(index: int = 0, output_tokens: int = 5, streaming: bool = True) -> R
 
 
 def options(url: str, /, **changes: Any) -> Mapping[str, Any]:
-    return {"url": url, "model": "ensemble", "tokenizer": TOKENIZER_SPEC, "connections": 2, **changes}
+    return {"urls": [url], "model": "ensemble", "tokenizer": TOKENIZER_SPEC, "connections": 2, **changes}
 
 
-def collect(session: Session) -> list[Arrival]:
+def collect(session: Session, ends: int = 1) -> list[Arrival]:
     arrivals: list[Arrival] = []
-    while not any(arrival.ended for arrival in arrivals):
+    while sum(arrival.ended for arrival in arrivals) < ends:
         news = session.poll(PATIENCE_S)
         assert news, "nothing arrived"
         arrivals += news
@@ -50,15 +51,37 @@ def test_the_answer_is_the_servers_with_the_input_length(name: str, streaming: b
     ("changes", "message"),
     [
         ({"model": "ensembel"}, r"/v2/models/ensembel answered HTTP 404: Request for unknown model: 'ensembel'"),
-        ({"url": "127.0.0.1:8000"}, r"write http://HOST:PORT"),
-        ({"url": "https://127.0.0.1:8000"}, r"write http://HOST:PORT"),
-        ({"url": None}, r"needs the options 'url' and 'model'"),
+        ({"urls": ["127.0.0.1:8000"]}, r"write http://HOST:PORT"),
+        ({"urls": ["https://127.0.0.1:8000"]}, r"write http://HOST:PORT"),
+        ({"urls": []}, r"needs the options 'urls' and 'model'"),
         ({"connections": 0}, r"cannot open 0 connections"),
     ],
 )
 def test_options_that_cannot_be_used_are_one_sentence(changes: dict[str, Any], message: str) -> None:
     with ScriptedServer(ScriptedTriton()) as server, pytest.raises(SessionError, match=message):
         open_session(options(server.url, **changes))
+
+
+def test_replicas_take_requests_in_turn() -> None:
+    with ScriptedServer(ScriptedTriton()) as one, ScriptedServer(ScriptedTriton()) as other:
+        session = open_session(options("", urls=[one.url, other.url]))
+        session.submit([replace(request(index), round_index=1) for index in range(3)])
+        chunks = session.decode(collect(session, ends=3))
+        facts = session.facts()
+        session.close()
+        posts = [sum(asked.method == "POST" for asked in server.asked) for server in (one, other)]
+    assert posts == [1, 2]
+    assert sum(len(chunk.token_ids) for chunk in chunks) == 15
+    assert (facts["urls"], facts["servers"], facts["connections_opened"]) == ((one.url, other.url), 2, 4)
+
+
+def test_of_replicas_the_one_that_refuses_is_named() -> None:
+    with ScriptedServer(ScriptedTriton()) as one, ScriptedServer(ScriptedTriton()) as other:
+        session = open_session(options("", urls=[one.url, other.url]))
+        session.submit([request(index=1, output_tokens=2000)])
+        (chunk,) = session.decode(collect(session))
+        session.close()
+    assert f"Model ensemble at {other.url} refused the request" in str(chunk.error)
 
 
 def test_nobody_there_is_one_sentence() -> None:

@@ -58,13 +58,15 @@ class ScriptedTriton:
 
     inputs: Mapping[str, Mapping[str, str]] = field(default_factory=lambda: INPUTS)
     decoupled: bool = True
+    version: str = "2.51.0"
+    parameters: Mapping[str, str] = field(default_factory=dict)  # of every model
     after_one: tuple[Step, ...] | None = None  # what follows the first event of a stream, when it is to go wrong
 
     def __call__(self, asked: Asked) -> Iterator[Step]:
         """Answer one request."""
         parts = asked.path.split("/")
         if asked.path == "/v2":
-            yield _json(200, {"name": "scripted", "version": "2.51.0", "extensions": []})
+            yield _json(200, {"name": "scripted", "version": self.version, "extensions": []})
         elif parts[3] not in self.inputs:
             yield _json(404, {"error": f"Request for unknown model: '{parts[3]}' is not found"})
         elif asked.method == "GET":
@@ -73,7 +75,8 @@ class ScriptedTriton:
             yield from self._generate(parts[3], parts[4], asked.json)
 
     def _config(self) -> dict[str, Any]:
-        return {"model_transaction_policy": {"decoupled": True}} if self.decoupled else {}
+        policy = {"model_transaction_policy": {"decoupled": True}} if self.decoupled else {}
+        return {**policy, "parameters": {name: {"string_value": value} for name, value in self.parameters.items()}}
 
     def _metadata(self, model: str) -> dict[str, Any]:
         outputs = ["output_ids"] if model == "tensorrt_llm" else ["text_output"]

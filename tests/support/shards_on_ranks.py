@@ -48,7 +48,7 @@ def truth(shards: Shards) -> None:
     """Nothing is lost, and one schedule is kept."""
     with TruthServer.start() as server:
         server.follow(Script(first_s=0.005, gap_s=0.002))
-        facts = shards.open("triton_http", {"url": server.url, "model": server.model, "connections": 4})
+        facts = shards.open("triton_http", {"urls": [server.url], "model": server.model, "connections": 4})
         assert len({shard["pid"] for shard in facts["shards"]}) == 2, facts
         record = drive(shards, Rate(200.0, "constant", requests=20), 20, gap_ns=5_000_000)
         times_of_truth(record, server.truth())

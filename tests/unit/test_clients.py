@@ -48,6 +48,7 @@ def test_connections_are_divided_and_far_shards_cannot_be_calibrated(monkeypatch
     crew = FarCrew()
     shards = Shards(crew)  # type: ignore[arg-type]
     assert connections_each(shards, 10) == 4
+    assert connections_each(shards, 10, servers=2) == 2
     monkeypatch.setattr(clients, "start_client", lambda *_: shards)
     with pytest.raises(EnginebenchError, match="shards on other hosts cannot reach the truth server"):
         start_client_here("mpi", None)  # type: ignore[arg-type]

@@ -57,6 +57,11 @@ def attach(run: dict[str, Any]) -> None:
     run["attached_url"] = "http://elsewhere:8000"
 
 
+def attach_two(run: dict[str, Any]) -> None:
+    run["attached_url"] = "http://one:8000"
+    run["plan"]["servers"] = {"triton": ["http://one:8000", "http://two:8000"]}
+
+
 def other_prompt(run: dict[str, Any]) -> None:
     run["plan"]["scenarios"]["novel-zh"]["prompts"] = [{"text": "你是谁？"}]
 
@@ -72,6 +77,7 @@ def test_a_run_may_be_compared_with_one_like_it() -> None:
         (set_gpu("driver", "560.1"), "driver", ["550.54.15", "560.1"]),
         (set_gpu("power_limit_w", 100.0), "power", ["150.0", "100.0"]),
         (attach, "path", ["started by enginebench", "a running server"]),
+        (attach_two, "path", ["started by enginebench", "2 running servers, measured as one"]),
         (other_prompt, "scenario", ["novel-zh", "玄幻小说", "你是谁"]),
         (set_cell("prompt_tokens", [14, 14]), "tokens", [CELL, "13 to 13", "14 to 14"]),
         (set_cell("stamp_kind", "process"), "path", [CELL, "engine", "process"]),

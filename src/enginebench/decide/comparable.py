@@ -31,7 +31,7 @@ def _machine(old: Json, new: Json) -> Iterator[Problem]:
         yield from _unlike("hardware", "CPUs", _cpu(one), _cpu(two))
     yield from _unlike("driver", "drivers", _gpus(one, "driver"), _gpus(two, "driver"))
     yield from _unlike("power", "power limits in watts", _gpus(one, "power_limit_w"), _gpus(two, "power_limit_w"))
-    yield from _unlike("path", "ways to the server", _server(old), _server(new))
+    yield from _unlike("path", "ways to the server", way_to_server(old), way_to_server(new))
 
 
 def _unlike(what: str, name: str, old: str, new: str) -> Iterator[Problem]:
@@ -48,8 +48,18 @@ def _cpu(environment: Json) -> str:
     return f"{cpu.get('model')}, {cpu.get('usable_cores')} usable cores"
 
 
-def _server(run: Json) -> str:
-    return "a running server" if run.get("attached_url") else "started by enginebench"
+def attached_urls(run: Json) -> list[str]:
+    """The servers that a run was attached to; of a run from before there could be several, its one."""
+    named = [url for urls in run["plan"].get("servers", {}).values() for url in urls]
+    return named or [url for url in [run.get("attached_url")] if url]
+
+
+def way_to_server(run: Json) -> str:
+    """Who started the server, and how many stood for one endpoint."""
+    if not attached_urls(run):
+        return "started by enginebench"
+    replicas = max(map(len, run["plan"].get("servers", {}).values()), default=1)
+    return "a running server" if replicas == 1 else f"{replicas} running servers, measured as one"
 
 
 def _scenarios(old: Json, new: Json) -> Iterator[Problem]:

@@ -115,7 +115,7 @@ class Calibrator:
         else:
             server.follow(Script(first_s=0.001, gap_s=0.001))  # for the warm-up
             connections = {"connections": point.streams}
-            worker.open(point.runtime, {"url": server.url, "model": server.model, **connections})
+            worker.open(point.runtime, {"urls": [server.url], "model": server.model, **connections})
 
     @staticmethod
     def _drive(worker: Client, point: Point) -> tuple[RoundRecord, Cost]:

@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from enginebench.measure.records import UNKNOWN, Ints, RoundRecord
+from enginebench.plan.requests import server_of
 
 
 def findings(rounds: Sequence[RoundRecord]) -> list[str]:
@@ -23,18 +24,22 @@ def findings(rounds: Sequence[RoundRecord]) -> list[str]:
     return sentences
 
 
-def failure(record: RoundRecord) -> str | None:
-    """Why the requests of a round give no result, as one sentence; None when every one got what it asked for."""
-    return next(iter(_failures(record)), None)
+def failure(record: RoundRecord, servers: Sequence[str] = ()) -> str | None:
+    """Why the requests of a round give no result, as one sentence; None when every one got what it asked for.
+
+    ``servers``: to which the requests went in turn; of several it is said where those were that failed.
+    """
+    return next(iter(_failures(record, servers)), None)
 
 
-def _failures(record: RoundRecord) -> list[str]:
+def _failures(record: RoundRecord, servers: Sequence[str] = ()) -> list[str]:
     sentences = []
     for outcome in dict.fromkeys(record.requests.outcome):
         if outcome != "ok":
             rows = np.flatnonzero([each == outcome for each in record.requests.outcome])
             sentences.append(
-                f"{_where(record)}, {_share(len(rows), len(record.requests))} {_what(record, outcome, rows)}."
+                f"{_where(record)}, {_share(len(rows), len(record.requests))} {_what(record, outcome, rows)}"
+                f"{_at(record, rows, servers)}."
             )
     return sentences
 
@@ -51,6 +56,16 @@ def _where(record: RoundRecord) -> str:
 
 def _share(failed: int, total: int, what: str = "request") -> str:
     return f"{failed} of {total} {what}{'s' if total != 1 else ''}"
+
+
+def _at(record: RoundRecord, rows: NDArray[np.int64], servers: Sequence[str]) -> str:
+    if len(servers) < 2:
+        return ""
+    taken = server_of(record.requests.index[rows], record.round_index, len(servers))
+    failed = {url: int((taken == place).sum()) for place, url in enumerate(servers)}
+    if len(rows) in failed.values():
+        return f", at {next(url for url, count in failed.items() if count)}"
+    return f", {' and '.join(f'{count} at {url}' for url, count in failed.items() if count)}"
 
 
 def _what(record: RoundRecord, outcome: str, rows: NDArray[np.int64]) -> str:

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 from enginebench.clock import now_ns
 from enginebench.errors import ServerError
-from enginebench.server.metrics_page import Labels, Reading, kept, parse, series
+from enginebench.server.metrics_page import INSTANCE, Labels, Reading, kept, parse, series
 from enginebench.server.plain_http import fetch
 
 PERIOD_S = 0.1  # as often as TensorRT-LLM's backend renews its gauges by default
@@ -39,9 +39,13 @@ class PageSample:
 
 
 class ServerSampler:
-    """The process and what it has said so far, once it has read its first page. ``stop`` ends it; samples stay."""
+    """The process and what it has said so far, once it has read its first page. ``stop`` ends it; samples stay.
 
-    def __init__(self, url: str, period_s: float = PERIOD_S) -> None:
+    ``instance``: of which server the page at ``url`` is; every reading carries it as a label.
+    """
+
+    def __init__(self, url: str, instance: str, period_s: float = PERIOD_S) -> None:
+        self._instance = instance
         command = [sys.executable, "-m", "enginebench.measure.server_sampler", url, "--period", str(period_s)]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
         self._process = subprocess.Popen(command, text=True, bufsize=1, start_new_session=True, **pipes)
@@ -82,9 +86,16 @@ class ServerSampler:
                     if changed is None:
                         self.missed += 1
                     else:
-                        self._samples.append(PageSample(stamp_ns, tuple(_reading(*each) for each in changed)))
+                        readings = tuple(_reading(self._instance, *each) for each in changed)
+                        self._samples.append(PageSample(stamp_ns, readings))
                 self._reads.set()
         self._reads.set()  # also where no page ever came
+
+
+def merged(samplers: Sequence[ServerSampler]) -> list[PageSample]:
+    """The samples of several servers, oldest first."""
+    every = [sample for sampler in samplers for sample in sampler.samples()]
+    return sorted(every, key=lambda sample: sample.stamp_ns)
 
 
 def state_before(samples: Sequence[PageSample], stamp_ns: int) -> dict[tuple[str, Labels], float]:
@@ -108,8 +119,8 @@ def columns_of(samples: Sequence[PageSample]) -> dict[str, list[Any]]:
     }
 
 
-def _reading(family: str, labels: Mapping[str, str], value: float) -> Reading:
-    return Reading(family, tuple(sorted(labels.items())), value)
+def _reading(instance: str, family: str, labels: Mapping[str, str], value: float) -> Reading:
+    return Reading(family, tuple(sorted({**labels, INSTANCE: instance}.items())), value)
 
 
 def sample_until_end(url: str, period_s: float) -> None:

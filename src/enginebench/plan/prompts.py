@@ -63,6 +63,7 @@ def round_requests(
             cell.streaming,
             _sampling(scenario.sampling, index),
             offset_ns,
+            round_index,
         )
         for index, (prompt, offset_ns) in enumerate(zip(prompts, offsets, strict=True))
     )

@@ -1,6 +1,7 @@
 """Requests: one prompt each, with what is asked of the engine. Standard library only: workers import this."""
 
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +24,12 @@ class Request:
     streaming: bool
     sampling: Sampling
     offset_ns: int = 0  # open loops: when it is to leave, after the start of the round
+    round_index: int = 0
+
+
+def server_of(index: Any, round_index: int, servers: int) -> Any:
+    """Which of several ``servers`` takes a request, or an array of indices: the next one for each, in turn.
+
+    A round begins one further than the one before, so that rounds of a single request go round, too.
+    """
+    return (index + round_index) % servers

@@ -53,7 +53,7 @@ def why_not(kind: str, path: str, build: Build, attached: Attached) -> str | Non
         return None
     if find_nsys() is None:
         return MISSING
-    if attached.url_of(path):
+    if attached.urls_of(path):
         return "A server that runs already cannot be put under Nsight Systems: let enginebench start it."
     if path == "direct" and len(build.launcher) > 1:
         return "The build's interpreter runs in a container: run enginebench, and nsys, inside it."

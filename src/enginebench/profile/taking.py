@@ -24,6 +24,8 @@ IN_THE_SERVER = (
     "The engine computes in Triton's process, which no profiler of the worker reaches: profile the direct path."
 )
 
+SEVERAL_SERVERS = "The gauges of several servers are not one engine's iterations, and are left out."
+
 
 @dataclass(slots=True)
 class Taken:
@@ -66,7 +68,10 @@ def take(taken: Taken, cell_run: CellRun, sessions: Sessions, worker: Worker, ca
     if tracer := _tracer(taken, sessions):
         taken.spans = [span_json(span) for span in _spans(taken, tracer, len(taken.record.requests))]
     taken.observed = worker.observed
-    taken.pages = sessions.pages
+    if sessions.watched is not None and len(sessions.watched.watches) > 1:
+        taken.data["notes"].append(SEVERAL_SERVERS)
+    else:
+        taken.pages = sessions.pages
 
 
 @contextmanager
@@ -96,7 +101,7 @@ def _in_the_server(taken: Taken, sessions: Sessions, capture: ServerCapture | No
 
 def _tracer(taken: Taken, sessions: Sessions) -> Tracer | None:
     """What has Triton stamp every request; None: the server is not ours, or there is none."""
-    return sessions.watched.watch.tracer if taken.kind == "iterations" and sessions.watched else None
+    return sessions.watched.tracer if taken.kind == "iterations" and sessions.watched else None
 
 
 def _spans(taken: Taken, tracer: Tracer, requests: int) -> list[Span]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from enginebench.decide.comparable import attached_urls
 from enginebench.report.cells import Json
 from enginebench.report.figures import Section
 from enginebench.report.summary import date, is_reference
@@ -91,7 +92,7 @@ def _run_facts(run: Json) -> Facts:
         ("Set", plan.get("set") or "none"),
         ("Started", date(run["created"])),
         ("Finished", date(run["finished"]) if run.get("finished") else "no"),
-        ("Server", run.get("attached_url") or "managed by the run"),
+        ("Server", ", ".join(attached_urls(run)) or "managed by the run"),
         ("Calibration", f"at {count(len(points), 'load')}: {', '.join(points)}" if points else "none"),
         ("Run", run["id"]),
     ]

@@ -268,6 +268,11 @@ def _notes(run: Json, points: Sequence[Sequence[_Way]]) -> Iterator[str]:
         "Means, since means can be added up. Waiting for a batch slot, prefill and decode are the engine's own record "
         "where it keeps one (perf metrics); layers that this version does not tell apart are one part."
     )
+    if any(way.observed.get("servers", 1) > 1 for ways in points for way in ways):
+        yield (
+            "Where several servers are behind a path, means are over the requests of all, and Triton's statistics "
+            "are added up before they are divided by requests."
+        )
     reasons = dict.fromkeys(
         way.observed["why_not_traced"] for ways in points for way in ways if way.observed.get("why_not_traced")
     )

@@ -18,6 +18,7 @@ from enginebench.report.repository import repository_section
 from enginebench.report.roofline import roofline_section
 from enginebench.report.sections import Maker, gather
 from enginebench.report.server import server_section
+from enginebench.report.shares import shares_section
 from enginebench.report.summary import cards, date, subtitle, title, verdict
 from enginebench.report.tables import anchors_of, findings, matrix, metric_table, percentiles, requests, rounds
 from enginebench.report.timeline import timeline_section
@@ -34,6 +35,7 @@ def sections_of(run: Json, directory: Path | None) -> tuple[Maker, ...]:
         lambda *_: distributions_section(detail),
         lambda *_: over_time_section(detail),
         lambda *_: timeline_section(detail),
+        shares_section,
         server_section,
         gpu_section,
         roofline_section,

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from enginebench.decide.comparable import way_to_server
 from enginebench.decide.model import Problem
 from enginebench.report.cells import Json
 from enginebench.report.comparison_subject import Subject
@@ -122,7 +123,7 @@ def _server(run: Json) -> str:
     paths = {cell["path"] for cell in run["cells"].values()}
     if not paths - {"direct"}:
         return "none: the engine runs in process"
-    return "a running server" if run.get("attached_url") else "started by enginebench"
+    return way_to_server(run)
 
 
 def _settings(run: Json) -> str:

@@ -1,33 +1,23 @@
-"""What the server itself says: batch and KV cache over time, its counts against the client's, what it was checked for.
+"""What the server itself says: its gauges over time, its counts against the client's, what it was checked for.
 
+Of several replicas counters are sums where no server is named, and gauges are each server's own.
 A family of metrics that a server does not offer is named as such; it is never drawn as zero.
 """
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
 
 from enginebench.report.cells import CellView, Json, cells_of
 from enginebench.report.compare import reference_load
-from enginebench.report.figures import Axis, Figure, Marks, Plot, Rule, Section
+from enginebench.report.figures import Section
+from enginebench.report.gauges import gauge_figure, read_pages
 from enginebench.report.summary import is_reference
-from enginebench.report.units import DASH, count
+from enginebench.report.units import DASH
 from enginebench.report.view import Column, Table, Text
-from enginebench.server.metrics_page import IN_FLIGHT, KV_BLOCKS, REQUESTS
-from enginebench.store import Run
-from enginebench.store_tables import read_columns
 
 LEAD = (
     "The server's metrics page, read about ten times a second while requests were under way, and Triton's statistics "
     "before and after the measured rounds. Zero on the time axis is the start of the first measured round."
-)
-IN_BATCH = (
-    ("scheduled", REQUESTS, "scheduled", "in the batch"),
-    ("waiting", REQUESTS, "waiting", "waiting"),
-    ("paused", IN_FLIGHT, "paused_requests", "paused"),
 )
 STATUS_WORDS = {"verified": "yes", "failed": "NO", "unverified": "unverified", "not applicable": "not asked"}
 CHECK_TITLES = {
@@ -37,9 +27,8 @@ CHECK_TITLES = {
     "output_length": "Exact length",
     "prompt_tokens": "Prompt length",
     "prefix_cache": "No prefix reused",
+    "replicas": "Replicas alike",
 }
-
-Steps = tuple[tuple[float, ...], tuple[float, ...]]
 
 
 def server_section(run: Json, directory: Path | None) -> Section | None:
@@ -49,8 +38,10 @@ def server_section(run: Json, directory: Path | None) -> Section | None:
     if not cells and not checked:
         return None
     shown = [cell for cell in reference_load(cells_of(run)) if cell.record.get("server")]
-    pages = read_columns(directory / "telemetry" / "server.parquet") if directory else {}
-    figures = [found for number, cell in enumerate(shown, 1) if (found := _figure(number, cell, pages, run, directory))]
+    pages = read_pages(directory) if directory else {}
+    figures = [
+        found for number, cell in enumerate(shown, 1) if (found := gauge_figure(number, cell, pages, run, directory))
+    ]
     tables = [_checks(checked), _counts(cells), _statistics(shown)]
     return Section(
         "server",
@@ -62,126 +53,39 @@ def server_section(run: Json, directory: Path | None) -> Section | None:
     )
 
 
-def _figure(number: int, cell: CellView, pages: Mapping[str, Any], run: Json, directory: Path | None) -> Figure | None:
-    server = cell.record["server"]
-    start_ns, end_ns = server["started_ns"], server["ended_ns"]
-    batch = {name: _steps(pages, family, kind, start_ns, end_ns) for name, family, kind, _ in IN_BATCH}
-    used, most = (_steps(pages, KV_BLOCKS, kind, start_ns, end_ns) for kind in ("used", "max"))
-    if not any(steps[0] for steps in batch.values()):
-        return None
-    plots = [_batch_plot(batch, _client_steps(cell, run, directory, start_ns))]
-    if used[0]:
-        plots.append(_kv_plot(used, most))
-    title = f"{cell.path}, {cell.scenario}, {cell.output_words} tokens out, {cell.load.words}"
-    return Figure(
-        id=f"server-{number}",
-        title=title,
-        finding=_finding(batch["scheduled"], used, most),
-        plots=tuple(plots),
-        table=_gauge_table(title, server),
-        columns=False,
-    )
-
-
-def _batch_plot(batch: Mapping[str, Steps], client: Steps) -> Plot:
-    marks = [
-        Marks(words, "steps", *batch[name], role="bad" if name == "paused" else "warn" if name == "waiting" else "")
-        for name, _, _, words in IN_BATCH
-        if any(batch[name][1]) or (name == "scheduled" and batch[name][0])
-    ]
-    if client[0]:
-        marks.append(Marks("in flight, by the client", "steps", *client, role="muted", dashed=True))
-    return Plot("Requests in the engine", Axis("time", "s", from_zero=False), Axis("requests"), tuple(marks))
-
-
-def _kv_plot(used: Steps, most: Steps) -> Plot:
-    rules = (Rule("y", max(most[1]), f"all {max(most[1]):,.0f} blocks"),) if most[1] else ()
-    marks = (Marks("blocks in use", "steps", *used),)
-    return Plot("KV cache", Axis("time", "s", from_zero=False), Axis("blocks"), marks, rules)
-
-
-def _steps(pages: Mapping[str, Any], family: str, kind: str, start_ns: int, end_ns: int) -> Steps:
-    """A gauge from ``start_ns`` to ``end_ns``: seconds and values; empty: not offered, or never read."""
-    if not pages:
-        return (), ()
-    chosen = [
-        (int(stamp), float(value))
-        for stamp, name, labels, value in zip(
-            pages["stamp_ns"], pages["family"], pages["labels"], pages["value"], strict=True
-        )
-        if name == family and stamp <= end_ns and kind in json.loads(labels).values()
-    ]
-    before = [value for stamp, value in chosen if stamp <= start_ns]
-    inside = [((stamp - start_ns) / 1e9, value) for stamp, value in chosen if stamp > start_ns]
-    points = [*([(0.0, before[-1])] if before else []), *inside]
-    if not points:
-        return (), ()
-    points.append(((end_ns - start_ns) / 1e9, points[-1][1]))
-    times, values = zip(*points, strict=True)
-    return times, values
-
-
-def _client_steps(cell: CellView, run: Json, directory: Path | None, start_ns: int) -> Steps:
-    """Requests between their send and their last token, by the client's stamps."""
-    if directory is None:
-        return (), ()
-    changes: dict[int, int] = {}
-    for record in Run(directory, run).requests(cell.id):
-        if record.warmup:
-            continue
-        requests = record.requests
-        for stamps, step in ((requests.sent_ns, 1), (requests.last_ns, -1)):
-            for stamp in stamps[stamps >= start_ns].tolist():
-                changes[stamp] = changes.get(stamp, 0) + step
-    stamps_ns = sorted(changes)
-    level = np.cumsum([changes[stamp] for stamp in stamps_ns])
-    return tuple((stamp - start_ns) / 1e9 for stamp in stamps_ns), tuple(level.astype(float).tolist())
-
-
-def _finding(scheduled: Steps, used: Steps, most: Steps) -> str:
-    batch, blocks, limit = (max(values, default=0.0) for _, values in (scheduled, used, most))
-    sentence = f"The batch held up to {batch:,.0f} requests" if batch else "No request was seen in the batch"
-    if limit:
-        sentence += f", and the KV cache up to {blocks:,.0f} of {limit:,.0f} blocks ({blocks / limit:.0%})"
-    return f"{sentence}; what happens between two readings is not seen."
-
-
-def _gauge_table(caption: str, server: Json) -> Table:
-    gauges = server.get("gauges") or {"values": {}}
-    rows = tuple(
-        (
-            Text(name.replace("_", " ").replace("kv", "KV blocks")),
-            Text(f"{seen['min']:,.0f}"),
-            Text(f"{seen['max']:,.0f}"),
-        )
-        for name, seen in gauges["values"].items()
-    )
-    columns = (Column("Gauge", numeric=False), Column("least"), Column("most"))
-    pages = count(gauges.get("pages", 0), "reading")
-    return Table(f"{caption}: gauges in the measured rounds, {pages}", columns, rows)
-
-
 def _checks(sessions: Sequence[Json]) -> Table:
+    """A row for each server of each session; what was asked of all servers together stands in each of their rows."""
     names = list(dict.fromkeys(check["name"] for session in sessions for check in session["preflight"]))
     names.sort(key=list(CHECK_TITLES).index)
-    columns = [Column("Path", numeric=False), *(Column(CHECK_TITLES[name], numeric=False) for name in names)]
+    asked = [(session["path"], *each) for session in sessions for each in _by_server(session["preflight"])]
+    several = len({server for _, server, _ in asked}) > 1
+    columns = [Column("Path", numeric=False), *([Column("Server", numeric=False)] if several else [])]
+    columns += [Column(CHECK_TITLES[name], numeric=False) for name in names]
     rows = []
-    for session in sessions:
-        found = {check["name"]: check for check in session["preflight"]}
+    for path, server, found in asked:
         texts = [
             Text(STATUS_WORDS[found[name]["status"]], found[name]["detail"])
             if name in found
             else Text(DASH, "not asked")
             for name in names
         ]
-        rows.append((Text(session["path"], path=session["path"]), *texts))
+        rows.append((Text(path, path=path), *([Text(server)] if several else []), *texts))
     return Table("Preflight: what a canary showed before the first cell", tuple(columns), tuple(rows))
+
+
+def _by_server(checks: Sequence[Json]) -> Iterator[tuple[str, dict[str, Json]]]:
+    """The checks of each server by name, with those of all; a run from before there could be several names none."""
+    servers = [server for each in checks if (server := each.get("server"))]
+    for server in dict.fromkeys(servers or [""]):
+        yield server, {each["name"]: each for each in checks if each.get("server") in (server, "", None)}
 
 
 def _counts(cells: Sequence[CellView]) -> Table:
     """Sums over the cells of a path, and how many of them the two do not agree on."""
+    several = any(cell.record["server"].get("servers") for cell in cells)
     columns = (
         Column("Path", numeric=False),
+        *([Column("Server", numeric=False)] if several else []),
         Column("What", numeric=False),
         Column("Client"),
         Column("Server"),
@@ -189,13 +93,16 @@ def _counts(cells: Sequence[CellView]) -> Table:
         Column("of them differ"),
         Column("Source", numeric=False),
     )
-    groups: dict[tuple[str, str, str], list[Json]] = {}
+    groups: dict[tuple[str, str, str, str], list[Json]] = {}
     for cell in cells:
-        for each in cell.record["server"].get("counted") or ():
-            groups.setdefault((cell.path, each["what"], each["source"]), []).append(each)
+        server = cell.record["server"]
+        alone: Json = {"server": "", "counted": server.get("counted") or ()}
+        parts: Sequence[Json] = server.get("servers") or (alone,)
+        for url, each in ((part["server"], each) for part in parts for each in part["counted"]):
+            groups.setdefault((cell.path, url, each["what"], each["source"]), []).append(each)
     rows = tuple(
-        (Text(path, path=path), Text(what), *_count_texts(counted), Text(source))
-        for (path, what, source), counted in groups.items()
+        (Text(path, path=path), *([Text(url)] if several else []), Text(what), *_count_texts(counted), Text(source))
+        for (path, url, what, source), counted in groups.items()
     )
     return Table("Counted by the client and by the server, in the measured rounds", columns, rows)
 
@@ -234,12 +141,20 @@ def _model_texts(counts: Json) -> Iterator[Text]:
         yield Text(f"{spent_s / requests * 1e3:,.2f}") if requests else Text(DASH, "no request ended well")
 
 
+def _without_page(cells: Sequence[CellView]) -> str:
+    parts = [part for cell in cells for part in cell.record["server"].get("servers") or ()]
+    absent = dict.fromkeys(part["server"] for part in parts if part["gauges"] is None)
+    if absent:
+        return f"No metrics page was found for {' and '.join(absent)}, so its gauges are not known."
+    return "No metrics page was found for this server, so its gauges are not known."
+
+
 def _notes(run: Json, cells: Sequence[CellView]) -> Iterator[str]:
     absent = dict.fromkeys(name for cell in cells for name in cell.record["server"].get("not_offered") or ())
     if absent:
         yield f"Not offered by this server: {', '.join(f'{name}*' if name.endswith('_') else name for name in absent)}."
     if any((cell.record["server"].get("gauges")) is None for cell in cells):
-        yield "No metrics page was found for this server, so its gauges are not known."
+        yield _without_page(cells)
     busy = [cell.id for cell in cells if (cell.record["server"].get("idle_before") or {}).get("status") == "unverified"]
     if busy:
         yield f"Whether the server was idle before {busy[0]} and others could not be seen: it does not show its work."

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 
+from enginebench.decide.comparable import attached_urls
 from enginebench.report import trust
 from enginebench.report.cells import STATUS_WORDS, CellView, Json
 from enginebench.report.compare import HEADLINES, Shown, change, metric_scale, reference_load, spread
@@ -141,8 +142,10 @@ def _caveats(run: Json, cells: Sequence[CellView]) -> Iterator[str]:
         yield from trust.caveats(measured)
     if noisy := sum(len(cell.makespans_s) > 1 and spread(cell.makespans_s) > 0.1 for cell in cells):
         yield f"Noise: in {count(noisy, 'cell')}, rounds lie more than 10% apart."
-    if run.get("attached_url"):
-        yield f"Attached to a server at {run['attached_url']}, which may serve others at the same time."
+    if len(urls := attached_urls(run)) == 1:
+        yield f"Attached to a server at {urls[0]}, which may serve others at the same time."
+    elif urls:
+        yield f"Attached to servers at {' and '.join(urls)}, which may serve others at the same time."
 
 
 def _failed_requests(cells: Sequence[CellView]) -> int:

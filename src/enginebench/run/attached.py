@@ -3,13 +3,16 @@
 Attaching by URL needs no rights on the server's machine: everything is asked over HTTP.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from enginebench.errors import ServerError
+from enginebench.runtimes.http_session import resolve
+from enginebench.runtimes.openai_http import served_model
 from enginebench.server.control import attach
+from enginebench.server.replicas import require_replicas
 
 MODELS = {"core": "tensorrt_llm", "ensemble": "ensemble", "bls": "tensorrt_llm_bls", "llmapi": "tensorrt_llm"}
 """The model of a Triton server that a path sends its requests to."""
@@ -35,44 +38,76 @@ class OwnServer:
 
 @dataclass(frozen=True, slots=True)
 class Attached:
-    """The servers that a command line names, and what it wants of one that is started."""
+    """The servers that a command line names, and what it wants of one that is started.
 
-    triton_url: str | None = None
-    openai_url: str | None = None
+    Several URLs of a kind are replicas of one deployment.
+    """
+
+    triton_urls: tuple[str, ...] = ()
+    openai_urls: tuple[str, ...] = ()
     openai_model: str | None = None  # None: the only one that is served
     own: OwnServer = field(default_factory=OwnServer)
 
-    def url_of(self, path: str) -> str | None:
-        """The server that ``path`` leads to; None: one of our own."""
-        return self.openai_url if path in ENDPOINTS else self.triton_url
+    def urls_of(self, path: str) -> tuple[str, ...]:
+        """The servers that ``path`` leads to; none: to the engine in process, or to a server of our own."""
+        if path in ENDPOINTS:
+            return self.openai_urls
+        return self.triton_urls if path in MODELS else ()
+
+    def as_json(self) -> dict[str, list[str]]:
+        """The ``servers`` in the plan of run.json."""
+        named = {"triton": self.triton_urls, "openai": self.openai_urls}
+        return {kind: list(urls) for kind, urls in named.items() if urls}
 
     def options_of(self, path: str) -> tuple[str, dict[str, Any]]:
-        """The runtime that drives ``path``, and its options but for the URL."""
+        """The runtime that drives ``path``, and its options but for the URLs."""
         if path in ENDPOINTS:
             return "openai_http", {"endpoint": ENDPOINTS[path], "model": self.openai_model}
         return "triton_http", {"model": MODELS[path]}
 
     def starts(self, paths: Collection[str]) -> bool:
         """Whether a server of our own is started for one of ``paths``."""
-        return any(path in MODELS and not self.url_of(path) for path in paths)
+        return any(path in MODELS and not self.urls_of(path) for path in paths)
 
     def check(self, paths: Collection[str], kind: str = "reference") -> None:
-        """Raise ServerError unless ``paths`` can all be reached, and every server that is named is needed.
+        """Raise EnginebenchError unless ``paths`` can all be reached, and every server that is named is needed.
 
         ``kind``: of the build, which decides what a server of our own can offer.
         """
-        for option, url, ways in (
-            ("--triton-url", self.triton_url, MODELS),
-            ("--openai-url", self.openai_url, ENDPOINTS),
+        for option, urls, ways in (
+            ("--triton-url", self.triton_urls, MODELS),
+            ("--openai-url", self.openai_urls, ENDPOINTS),
         ):
-            if url is not None and not any(path in ways for path in paths):
-                raise ServerError(f"{option} {url} is of no use without a path to it: add --path {list(ways)[-2]}.")
+            if urls and not any(path in ways for path in paths):
+                raise ServerError(f"{option} {urls[0]} is of no use without a path to it: add --path {list(ways)[-2]}.")
         offered = OF_CHECKPOINTS if kind == "pytorch" else EMBEDDED
         for path in paths:
-            if path != "direct" and path not in offered and not self.url_of(path):
+            if path != "direct" and path not in offered and not self.urls_of(path):
                 raise ServerError(_unreachable(path, offered))
-        if self.triton_url is not None:
-            _check_models(self.triton_url, {path: MODELS[path] for path in paths if path in MODELS})
+        if self.triton_urls:
+            self._check_triton({path: MODELS[path] for path in paths if path in MODELS})
+        if self.openai_urls:
+            served_model(self.openai_urls, self.openai_model)
+
+    def _check_triton(self, wanted: Mapping[str, str]) -> None:
+        for url in self.triton_urls:
+            _check_models(url, wanted)
+        for model in dict.fromkeys(wanted.values()):
+            require_replicas(self.triton_urls, model)
+
+
+def read_urls(option: str, texts: Sequence[str]) -> tuple[str, ...]:
+    """The servers that ``option`` names, which is given once for each. Raises EnginebenchError for one named twice."""
+    if joined := [text for text in texts if "," in text]:
+        raise ServerError(f"{option} {joined[0]!r} is not one URL: for several servers, give {option} once for each.")
+    urls = tuple(text.rstrip("/") for text in texts)
+    known: dict[object, str] = {}
+    for url in urls if len(urls) > 1 else ():
+        _, address = resolve(url)
+        if address in known:
+            raise ServerError(f"{option} {known[address]} and {url} are the same server: give every server once.")
+        known[address] = url
+    return urls
 
 
 def _unreachable(path: str, offered: Collection[str]) -> str:

@@ -15,6 +15,7 @@ from enginebench.environment import environment
 from enginebench.errors import EnginebenchError
 from enginebench.measure.engine_record import EngineRound, engine_summary
 from enginebench.measure.records import RoundRecord
+from enginebench.measure.replicas import shares
 from enginebench.measure.server_sampler import columns_of
 from enginebench.measure.telemetry import Sample, Telemetry, peaks
 from enginebench.measure.validity import with_machine
@@ -67,6 +68,7 @@ class Campaign:
         self._telemetry = telemetry or Telemetry()
         self._watching = False
         self._side_by_side = side_by_side
+        self._attached = attached
         self._gpu = GpuWatch(self._telemetry, plan.build, attached)
         self._block = Block()
         self._kept: dict[str, list[BlockRecords]] = {}
@@ -251,7 +253,8 @@ class Campaign:
         records = [record for block in blocks for record in block.rounds]
         whole = [record for block in blocks if block.whole for record in block.rounds]
         if whole:
-            result = cell_result(planned, blocks, self._peaks[cell_id])
+            memory = self._gpu.told_apart(planned.cell.path, self._peaks[cell_id], "gpu_peak_bytes")
+            result = cell_result(planned, blocks, memory)
             judged = {key: blocks[0].summary[key] for key in ("calibration", "validity")}
             result |= judged if len(blocks) == 1 else self._client_check.judge(planned, whole, result["metrics"])
             told = self._gpu.judge(planned, whole, result["validity"])
@@ -264,6 +267,8 @@ class Campaign:
                 result["server"] = {key: value for key, value in server.items() if key != "findings"}
                 result["findings"] += server["findings"]
                 result["validity"] = self._with_server(cell_id, result["validity"])
+            if len(urls := self._attached.urls_of(planned.cell.path)) > 1:
+                result["shares"] = shares(urls, [record for record in whole if not record.warmup])
             if self._telemetry.silent:
                 result["findings"] += ["The memory sampler died: this cell and those after it have no memory."]
             result = cell_side_by_side(result) if self._side_by_side else result
@@ -309,7 +314,7 @@ def _header(plan: Plan, command: Sequence[str], attached: Attached) -> dict[str,
             "engine_bytes": build.engine_bytes,
             "facts": build_facts(build),
         },
-        "attached_url": attached.triton_url or attached.openai_url,
+        "attached_url": next(iter((*attached.triton_urls, *attached.openai_urls)), None),  # all: in the plan
         "environment": environment(),
         "calibration": None,
         "plan": {
@@ -318,5 +323,6 @@ def _header(plan: Plan, command: Sequence[str], attached: Attached) -> dict[str,
             "cells": [planned.cell.id for planned in plan.cells],
             "left_out": dict(plan.left_out),
             "engine": dict(plan.engine),
+            "servers": attached.as_json(),
         },
     }

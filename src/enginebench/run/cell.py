@@ -95,15 +95,18 @@ class CellRun:
         self.records.append(record)
         if not record.warmup and record.valid:
             self.engine.append(engine_round(record, self._worker.observed, self._planned.scenario.trimmed))
-        if reason := failure(record):
+        if reason := self._failure(record):
             raise SessionError(reason)
+
+    def _failure(self, record: RoundRecord) -> str | None:
+        return failure(record, self._worker.facts.get("urls", ()))
 
     def observed_round(self) -> RoundRecord:
         """Run one more round, a short one that is kept nowhere; return its record. Raises as ``collect`` does."""
         self._prepare(ROUND_INDEX, warmup=True, label="observed round")
         self._worker.run(self._tick)
         record = self._worker.fetch()
-        if reason := failure(record):
+        if reason := self._failure(record):
             raise SessionError(reason)
         return record
 

@@ -51,6 +51,7 @@ def start_client_here(shards: ShardCount, log_path: Path) -> Client:
     return client
 
 
-def connections_each(client: Client, connections: int) -> int:
-    """What each process has ready of the connections of all; a load that is not divided opens what it lacks."""
-    return -(-connections // client.size) if isinstance(client, Shards) else connections
+def connections_each(client: Client, connections: int, servers: int = 1) -> int:
+    """What each process has ready to each server, of the connections of all; whatever else is needed opens later."""
+    processes = client.size if isinstance(client, Shards) else 1
+    return -(-connections // (processes * servers))

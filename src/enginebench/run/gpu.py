@@ -41,10 +41,12 @@ NEWCOMER_S = 1.5
 """After the start of a cell's first round: who computes on the GPU by then was there before, as far as can be known."""
 
 
-def _elsewhere(attached: Attached, path: str) -> bool:
-    """Whether the engine behind ``path`` is on another machine."""
-    url = None if path == "direct" else attached.url_of(path)
-    return url is not None and urlsplit(url).hostname not in LOOPBACK
+def why_unseen(attached: Attached, path: str) -> str | None:
+    """Why it is not known what the GPUs of the engine behind ``path`` do; None: they are this machine's."""
+    urls = attached.urls_of(path)
+    if any(urlsplit(url).hostname not in LOOPBACK for url in urls):
+        return "the server runs on another machine" if len(urls) == 1 else "not every server runs on this machine"
+    return f"which GPUs each of the {len(urls)} servers uses is not known" if len(urls) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,8 @@ class Told:
 class GpuWatch:
     """Marks rounds and sums them up, for the cells of one build, on the first of the visible GPUs.
 
-    ``attached``: servers that run already; of one on another machine nobody here sees the GPUs.
+    ``attached``: servers that run already; of one on another machine nobody here sees the GPUs, and of several nobody
+    knows which are whose.
     """
 
     def __init__(self, telemetry: Telemetry, build: Build, attached: Attached | None = None) -> None:
@@ -84,9 +87,14 @@ class GpuWatch:
 
     def cards(self, path: str) -> tuple[GpuFacts, ...]:
         """The GPUs that the build uses on ``path``; none when it computes on the host, or elsewhere."""
-        if _elsewhere(self._attached, path) or not (self._build.on_gpu or self._telemetry.plays_trace):
+        if why_unseen(self._attached, path) or not (self._build.on_gpu or self._telemetry.plays_trace):
             return ()
         return self._telemetry.gpu_facts[: self._build.world_size]
+
+    def told_apart(self, path: str, memory: Mapping[str, Any], of_gpu: str) -> dict[str, Any]:
+        """``memory`` of a session or of a cell, without the number ``of_gpu`` where the GPUs are not the engine's."""
+        why = why_unseen(self._attached, path) if self._build.on_gpu else None
+        return {**memory, of_gpu: None, "gpu_reason": why} if why else dict(memory)
 
     def mark(self, mark: str) -> None:
         """Read the counters now, before (``round``) or after (``round_end``) a measured round."""
@@ -156,7 +164,7 @@ class GpuWatch:
 
     def session(self, entry: Mapping[str, Any], phases: MemoryPhases, pool: KvPool) -> dict[str, Any]:
         """What a session of run.json, ``entry`` so far, says of memory: ``memory`` by phase, and the ledger."""
-        memory, cards = phases.as_json(), self.cards(entry["path"])
+        memory, cards = self.told_apart(entry["path"], phases.as_json(), "gpu"), self.cards(entry["path"])
         seen = memory["gpu"] if cards and phases.loaded else None
         others = _bytes_of_others(phases.before, len(cards))
         by_gpu = phases.by_gpu("after_load") or ()

@@ -20,8 +20,8 @@ from enginebench.measure.layers import (
 )
 from enginebench.measure.records import RoundRecord
 from enginebench.plan.load import Batch, Concurrency, Load
-from enginebench.run.server_numbers import CellNumbers, ServerWatch
-from enginebench.server.tracing import Span
+from enginebench.run.server_numbers import CellNumbers
+from enginebench.server.tracing import Span, Tracer
 
 FEWEST_REQUESTS, MOST_REQUESTS = 4, 64
 ROUND_INDEX = -1001  # far from warm-ups: its prompts are those of no other round
@@ -49,26 +49,27 @@ def sample_load(load: Load) -> tuple[Load, int]:
     return load, MOST_REQUESTS
 
 
-def observe(watch: ServerWatch, run_round: Callable[[], tuple[RoundRecord, Mapping[str, Any]]]) -> Sample:
-    """Run a round while the server is asked for everything that it can tell of it.
+def observe(tracer: Tracer | None, run_round: Callable[[], tuple[RoundRecord, Mapping[str, Any]]]) -> Sample:
+    """Run a round while the server, or each of several, is asked for everything that it can tell of it.
 
-    ``run_round`` returns its record, and what the engine recorded of it, of which ``perf_metrics`` count.
+    ``tracer``: of a server of our own. ``run_round`` returns its record, and what the engine recorded of it, of which
+    ``perf_metrics`` count.
 
     Raises:
         EnginebenchError: the round broke.
     """
-    why = None if watch.tracer else "only a server of our own is traced"
+    why = None if tracer else "only a server of our own is traced"
     with ExitStack() as stack:
-        if watch.tracer:
+        if tracer:
             try:
-                stack.enter_context(watch.tracer.on())
+                stack.enter_context(tracer.on())
             except ServerError as error:
                 why = str(error)
         record, recorded = run_round()
     spans: Sequence[Span] = ()
-    if watch.tracer and why is None:
+    if tracer and why is None:
         try:
-            spans = watch.tracer.take(len(record.requests))
+            spans = tracer.take(len(record.requests))
         except ServerError as error:
             why = str(error)
     return Sample(record, spans, engine_times(recorded.get("perf_metrics", ())), why)
@@ -92,6 +93,7 @@ def layers_of(sample: Sample, measured: Sequence[RoundRecord], numbers: CellNumb
     return {
         **{name: found.as_json() if found else None for name, found in waterfalls.items()},
         "requests": len(sample.record.requests) if sample.record else 0,
+        "servers": numbers.servers,
         "traced": bool(sample.spans),
         "perf_metrics": sample.engine is not None,
         "why_not_traced": sample.why_not_traced,

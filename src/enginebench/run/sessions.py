@@ -23,7 +23,7 @@ from enginebench.run.clients import ShardCount, connections_each, start_client
 from enginebench.run.direct import check_gpus, runtime_of, visible_gpus, world_of
 from enginebench.run.gpu import GpuWatch
 from enginebench.run.managed import Prepared, prepare
-from enginebench.run.watched import WatchedServer
+from enginebench.run.watched import WatchedServers
 
 if TYPE_CHECKING:
     from enginebench.measure.ledger import KvPool
@@ -63,7 +63,7 @@ class Sessions:
         self._server: TritonServer | None = None
         self._served: Prepared | None = None  # what that server is of
         self._worker: Client | None = None
-        self.watched: WatchedServer | None = None  # the server behind the path at hand
+        self.watched: WatchedServers | None = None  # the servers behind the path at hand
         self._pages: list[PageSample] = []  # of servers that are watched no more
         self._way = ("", False)  # the path, and whether the engine reuses its KV cache
         self.lease = True  # False: somebody else holds the GPU lease meanwhile
@@ -84,7 +84,7 @@ class Sessions:
         Raises:
             EnginebenchError: engine or server cannot be started, or died since it was used last.
         """
-        way = (path, kv_cache_reuse and not self._attached.url_of(path))
+        way = (path, kv_cache_reuse and not self._attached.urls_of(path))
         if self._worker is not None and way == self._way:
             self.check_alive()
             return self._worker
@@ -101,7 +101,7 @@ class Sessions:
         entry |= self.watched.facts() if self.watched else {}
         if path != "direct" and self._served is not None and (filled := self._served.as_json()):
             entry["repository"] = filled
-        served_tokens = self.watched.watch.kv_tokens() if self.watched else None
+        served_tokens = self.watched.kv_tokens() if self.watched else None
         settings = self._options if path == "direct" else {}
         self._gpu.loaded(self._phases, self._worker.facts, settings, served_tokens)
         self._entries.append((entry, self._phases, self._gpu.pool))
@@ -110,8 +110,7 @@ class Sessions:
     @property
     def pages(self) -> list[PageSample]:
         """What was new on the metrics pages of servers so far."""
-        sampler = self.watched.watch.sampler if self.watched else None
-        return self._pages + (sampler.samples() if sampler else [])
+        return self._pages + (self.watched.pages() if self.watched else [])
 
     @property
     def server(self) -> "TritonServer | None":
@@ -164,17 +163,18 @@ class Sessions:
         self._phases.after_load()
 
     def _open_on_server(self, path: str, kv_cache_reuse: bool) -> None:
-        url = self._attached.url_of(path) or self._managed_url(kv_cache_reuse)
+        attached = self._attached.urls_of(path)
+        urls = attached or (self._managed_url(kv_cache_reuse),)
         self._worker = start_client(self._shards, self._log(path))
         for pid in pids_of(self._worker):
             self._telemetry.watch("client", pid)
-        connections = connections_each(self._worker, self._connections)
+        connections = connections_each(self._worker, self._connections, len(urls))
         runtime, options = self._attached.options_of(path)
-        options |= {"url": url, "tokenizer": tokenizer_spec(self._build), "connections": connections}
+        options |= {"urls": list(urls), "tokenizer": tokenizer_spec(self._build), "connections": connections}
         self._worker.open(runtime, options)
         if runtime == "triton_http":
-            own = None if self._attached.url_of(path) else self._server
-            self.watched = WatchedServer.open(self._build, self._worker, options, own, kv_cache_reuse=kv_cache_reuse)
+            own = None if attached else self._server
+            self.watched = WatchedServers.open(self._build, self._worker, options, own, kv_cache_reuse=kv_cache_reuse)
 
     def _managed_url(self, kv_cache_reuse: bool) -> str:
         prepared = self._prepared(kv_cache_reuse)

@@ -1,9 +1,9 @@
-"""The Triton server behind the path at hand, watched: preflight, its numbers for each cell, and one observed round.
+"""The Triton servers behind the path at hand, watched: preflight, their numbers for each cell, and one observed round.
 
-Lives as long as the path's worker; what its sampler read is handed on when it ends.
+One server, or several replicas. Lives as long as the path's worker; what samplers read is handed on when it ends.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,22 +12,25 @@ from enginebench.builds.build import Build
 from enginebench.builds.tokenizer import open_tokenizer
 from enginebench.builds.tokenizer_process import ProcessTokenizer
 from enginebench.errors import EnginebenchError
-from enginebench.measure.server_sampler import PageSample
+from enginebench.measure.server_sampler import PageSample, merged
 from enginebench.measure.shards import Client, Shards
 from enginebench.run.cell import CellRun
 from enginebench.run.layer_sample import Sample, layers_of, not_observed, observe
-from enginebench.run.server_numbers import CellNumbers, ServerWatch, failed_checks
+from enginebench.run.server_numbers import CellNumbers, failed_checks
+from enginebench.run.server_watch import ServerWatch, watch_all
 from enginebench.server.preflight import OUTPUT_TOKENS, Check, preflight
+from enginebench.server.replicas import check_replicas
+from enginebench.server.tracing import Tracer
 
 if TYPE_CHECKING:
     from enginebench.server.launch import TritonServer
 
 
 @dataclass(slots=True)
-class WatchedServer:
+class WatchedServers:
     """``options``: what the worker's session was opened with."""
 
-    watch: ServerWatch
+    watches: Sequence[ServerWatch]
     worker: Client
     options: Mapping[str, Any]
     checks: list[Check] = field(default_factory=list)
@@ -41,27 +44,48 @@ class WatchedServer:
         server: "TritonServer | None",
         *,
         kv_cache_reuse: bool,
-    ) -> "WatchedServer":
-        """Watch the server in ``options``; ``server``: the one that is ours, or None."""
-        url = str(options["url"])
+    ) -> "WatchedServers":
+        """Watch the servers in ``options``; ``server``: the one that is ours, or None."""
+        urls, model = options["urls"], str(options["model"])
         limits = [build.limits.max_input_len, build.limits.max_seq_len and build.limits.max_seq_len - OUTPUT_TOKENS]
         longest = min((each for each in limits if each), default=None)
         with ExitStack() as stack:
             tokenizer = open_tokenizer(build)
             if isinstance(tokenizer, ProcessTokenizer):
                 stack.callback(tokenizer.close)
-            model = str(options["model"])
-            checks = preflight(url, model, tokenizer, longest_prompt=longest, kv_cache_reuse=kv_cache_reuse)
-        watch = ServerWatch(url, server.metrics_url, server.trace_file) if server else ServerWatch(url)
-        return cls(watch, worker, options, checks)
+            checks = [
+                check
+                for url in urls
+                for check in preflight(url, model, tokenizer, longest_prompt=longest, kv_cache_reuse=kv_cache_reuse)
+            ]
+        if len(urls) > 1:
+            checks.append(check_replicas(urls, model))
+        own = (ServerWatch(server.url, server.metrics_url, server.trace_file),) if server else ()
+        return cls(own or watch_all(urls), worker, options, checks)
 
     def facts(self) -> dict[str, Any]:
-        """What a session of run.json keeps: ``preflight`` and ``metrics``."""
-        return {"preflight": [check.as_json() for check in self.checks], "metrics": self.watch.as_json()}
+        """What a session of run.json keeps: ``preflight``, and ``metrics`` of each server."""
+        return {
+            "preflight": [check.as_json() for check in self.checks],
+            "metrics": [watch.as_json() for watch in self.watches],
+        }
+
+    @property
+    def tracer(self) -> Tracer | None:
+        """What has Triton stamp every request; None: no server is ours."""
+        return self.watches[0].tracer
+
+    def kv_tokens(self) -> int | None:
+        """What the engine's KV pool holds, where it tells; None: it does not, or there is more than one engine."""
+        return self.watches[0].kv_tokens() if len(self.watches) == 1 else None
+
+    def pages(self) -> list[PageSample]:
+        """What was new on their metrics pages so far."""
+        return merged([watch.sampler for watch in self.watches if watch.sampler is not None])
 
     def numbers(self) -> CellNumbers:
-        """For the next cell, once the server is idle."""
-        numbers = CellNumbers(self.watch, str(self.options["model"]))
+        """For the next cell, once the servers are idle."""
+        numbers = CellNumbers(self.watches, str(self.options["model"]))
         numbers.wait_idle()
         return numbers
 
@@ -81,8 +105,9 @@ class WatchedServer:
 
     def close(self) -> list[PageSample]:
         """Read no page any more; what was read."""
-        self.watch.stop()
-        return self.watch.sampler.samples() if self.watch.sampler else []
+        for watch in self.watches:
+            watch.stop()
+        return self.pages()
 
     def _sample(self, cell_run: CellRun) -> Sample:
         if isinstance(self.worker, Shards):
@@ -90,7 +115,7 @@ class WatchedServer:
         try:
             self.worker.open("triton_http", {**self.options, "perf_metrics": True})
             try:
-                return observe(self.watch, lambda: (cell_run.observed_round(), self.worker.observed))
+                return observe(self.tracer, lambda: (cell_run.observed_round(), self.worker.observed))
             finally:
                 self.worker.open("triton_http", self.options)
         except EnginebenchError as error:

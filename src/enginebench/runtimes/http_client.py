@@ -24,19 +24,19 @@ _READABLE = select.EPOLLIN | select.EPOLLRDHUP
 _JUST_DATA = select.EPOLLIN
 _arrival = partial(tuple.__new__, Arrival)  # of (index, stamp, payload, ended, error, read): a third of the usual cost
 
-Explain = Callable[[int, str, bytes], str]
-"""Makes one sentence of a response that was not wanted: status, content type, body."""
+Explain = Callable[[int, int, str, bytes], str]
+"""Makes one sentence of a response that was not wanted: the server's place, status, content type, body."""
 
 
 class HttpClient:
-    """The reactor. One thread; at most one request per index at a time."""
+    """The reactor, for one server or several. One thread; at most one request per index at a time."""
 
-    def __init__(self, address: Address, explain: Explain) -> None:
-        self._address = address
+    def __init__(self, addresses: Sequence[Address], explain: Explain) -> None:
+        self._addresses = tuple(addresses)
         self._explain = explain
         self._epoll = select.epoll()
         self._connections: dict[int, Connection] = {}  # by file descriptor
-        self._idle: list[Connection] = []
+        self._idle: list[list[Connection]] = [[] for _ in addresses]  # by the place of the server
         self._busy: dict[int, Connection] = {}  # by the index of the request; given-up ones are in neither
         self._arrivals: list[Arrival] = []
         self._answer_ended = False  # while events are handled
@@ -63,12 +63,15 @@ class HttpClient:
         return sum(connection.outgoing is not None for connection in self._connections.values())
 
     def connect(self, connections: int, timeout_s: float) -> None:
-        """Open ``connections`` and wait for them, so that requests leave at once. Raises SessionError."""
-        opened = [self._open() for _ in range(connections)]
+        """Open ``connections`` to each server and wait, so that requests leave at once. Raises SessionError."""
+        opened = [self._open(server) for server in range(len(self._addresses)) for _ in range(connections)]
         deadline_ns = now_ns() + int(timeout_s * 1e9)
-        while any(connection.connecting for connection in opened):
-            if not self._pump(deadline_ns - now_ns()) or any(connection.closed for connection in opened):
-                raise SessionError(f"Cannot open {connections} connections to {self._where}: is the server running?")
+        while waiting := [connection for connection in opened if connection.connecting]:
+            pumped = self._pump(deadline_ns - now_ns())
+            refused = [connection for connection in opened if connection.closed]
+            if refused or not pumped:
+                where = self._where((refused or waiting)[0].server)
+                raise SessionError(f"Cannot open {connections} connections to {where}: is the server running?")
 
     def submit(self, outgoing: Sequence[Outgoing]) -> list[int]:
         """Send each on a connection of its own; return the stamp (ns) just before it left. Never blocks.
@@ -117,9 +120,8 @@ class HttpClient:
         self._busy.clear()
         self._epoll.close()
 
-    @property
-    def _where(self) -> str:
-        return "{}:{}".format(*self._address[1][:2])
+    def _where(self, server: int) -> str:
+        return "{}:{}".format(*self._addresses[server][1][:2])
 
     def _forget(self, index: int) -> Connection | None:
         self._arrivals = [arrival for arrival in self._arrivals if arrival.request_index != index]
@@ -157,12 +159,12 @@ class HttpClient:
         if mask & ~select.EPOLLOUT and not connection.closed:
             self._readable(connection)
 
-    def _open(self) -> Connection:
+    def _open(self, server: int) -> Connection:
         try:
-            connection = Connection(self._address)
+            connection = Connection(self._addresses[server], server)
         except OSError as error:
             raise SessionError(
-                f"Cannot open connection {len(self._connections) + 1} to {self._where}: {error.strerror} "
+                f"Cannot open connection {len(self._connections) + 1} to {self._where(server)}: {error.strerror} "
                 "(lower the load, or raise the limit with ulimit -n)."
             ) from error
         self._connections[connection.socket.fileno()] = connection
@@ -171,14 +173,16 @@ class HttpClient:
         return connection
 
     def _drop(self, connection: Connection) -> None:
-        if connection in self._idle:
-            self._idle.remove(connection)
+        idle = self._idle[connection.server]
+        if connection in idle:
+            idle.remove(connection)
         del self._connections[connection.socket.fileno()]
         connection.close()  # leaves the epoll set by itself
 
     def _send(self, outgoing: Outgoing) -> int:
-        pooled = bool(self._idle)
-        connection = self._idle.pop() if pooled else self._open()
+        idle = self._idle[outgoing.server]
+        pooled = bool(idle)
+        connection = idle.pop() if pooled else self._open(outgoing.server)
         self._busy[outgoing.index] = connection
         sent_ns = now_ns()
         connection.start(outgoing, sent_ns, pooled=pooled)
@@ -200,7 +204,7 @@ class HttpClient:
             return
         self._epoll.modify(connection.socket, _READABLE)
         if connection.outgoing is None:
-            self._idle.append(connection)
+            self._idle[connection.server].append(connection)
         elif connection.unsent:
             self._flush(connection)
 
@@ -223,7 +227,8 @@ class HttpClient:
             connection.feed(data)
         except FRAMING_ERRORS as error:
             if not connection.complete:
-                self._fail(connection, f"The answer of {self._where} is not HTTP/1.1: {error}.", stamp_ns, read_ns)
+                where = self._where(connection.server)
+                self._fail(connection, f"The answer of {where} is not HTTP/1.1: {error}.", stamp_ns, read_ns)
                 return
         if connection.complete:
             self._finish(connection, stamp_ns, read_ns)
@@ -241,11 +246,11 @@ class HttpClient:
     def _finish(self, connection: Connection, stamp_ns: int, read_ns: int) -> None:
         payload, error = connection.take(), None
         if not connection.good:
-            payload, error = b"", self._explain(connection.status, connection.content_type, payload)
+            payload, error = b"", self._explain(connection.server, connection.status, connection.content_type, payload)
         self._end(connection, payload, error, stamp_ns, read_ns)
         if connection.reusable:
             connection.reset()
-            self._idle.append(connection)
+            self._idle[connection.server].append(connection)
         else:
             self._drop(connection)
 
@@ -263,7 +268,7 @@ class HttpClient:
             self._finish(connection, now, now)
         else:
             when = "in the middle of the answer" if connection.answer_begun else "before any answer"
-            self._fail(connection, f"Connection to {self._where} lost {when}: {why}.", now, now)
+            self._fail(connection, f"Connection to {self._where(connection.server)} lost {when}: {why}.", now, now)
 
     def _resend(self, stale: Connection) -> None:
         outgoing, listening = stale.outgoing, stale.listening
@@ -272,7 +277,7 @@ class HttpClient:
         if not listening:
             return
         self.resent += 1
-        connection = self._busy[outgoing.index] = self._open()
+        connection = self._busy[outgoing.index] = self._open(stale.server)
         connection.start(outgoing, now_ns(), pooled=False)
         self._flush(connection)
 

@@ -24,6 +24,7 @@ class Outgoing:
     index: int
     data: bytes
     content_type: str  # of a good answer, which also has status 200
+    server: int = 0  # the place of its address among the client's
 
 
 class Connection:
@@ -31,12 +32,13 @@ class Connection:
 
     __slots__ = (
         "answer_begun", "complete", "connecting", "content_type", "feed", "framed", "good", "keep_alive", "listening",
-        "on_body", "outgoing", "parser", "parts", "pooled", "problem", "receive", "sent_ns", "socket", "status",
-        "unsent",
+        "on_body", "outgoing", "parser", "parts", "pooled", "problem", "receive", "sent_ns", "server", "socket",
+        "status", "unsent",
     )  # fmt: skip
 
-    def __init__(self, address: Address) -> None:
+    def __init__(self, address: Address, server: int) -> None:
         family, where = address
+        self.server = server  # the place of the address among the client's
         self.socket = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         kernel_stamps.enable(self.socket)

@@ -1,5 +1,6 @@
-"""What the sessions over HTTP have in common: an address, a pool of connections, and the requests that went out.
+"""What the sessions over HTTP have in common: addresses, a pool of connections, and the requests that went out.
 
+Several servers are replicas, which stand for one endpoint: requests go to them in turn, see ``requests.server_of``.
 What is asked, and what the answers mean, is the business of each path.
 """
 
@@ -15,7 +16,7 @@ from urllib.parse import urlsplit
 from enginebench.builds.tokenizer import Tokenizer, tokenizer_from_spec
 from enginebench.clock import now_ns
 from enginebench.errors import SessionError
-from enginebench.plan.requests import Request
+from enginebench.plan.requests import Request, server_of
 from enginebench.runtimes.answers import EVENT_STREAM, JSON, error_of, explain
 from enginebench.runtimes.base import Arrival, JsonValue, StampKind
 from enginebench.runtimes.http_client import HttpClient
@@ -26,15 +27,17 @@ _SETTLE_NS = 250_000_000  # servers look for clients that have gone every 100 ms
 
 
 class HttpSession(ABC):
-    """Half of ``base.Session``: the other half decodes, and says what it knows."""
+    """Half of ``base.Session``: the other half decodes, and says what it knows. ``connections``: to each server."""
 
-    def __init__(self, url: str, model: str, connections: int) -> None:
-        self._url, self._name = url, model
-        self._host, address = resolve(url)
+    def __init__(self, urls: Sequence[str], model: str, connections: int) -> None:
+        self._urls, self._name = tuple(urls), model
+        self._where = " and ".join(urls)
+        self._hosts, addresses = zip(*map(resolve, urls), strict=True)
+        at = [f"{model} at {url}" if len(urls) > 1 else model for url in urls]
         self._requests: dict[int, Request] = {}
         self._prepared: dict[int, Outgoing] = {}
         self._cancelled_ns = 0  # when a connection was last closed for it
-        self._client = HttpClient(address, lambda *response: explain(model, *response))
+        self._client = HttpClient(addresses, lambda server, *response: explain(at[server], *response))
         self.stamp_kind: StampKind = self._client.stamp_kind
         try:
             self._client.connect(connections, _OPEN_TIMEOUT_S)
@@ -63,7 +66,7 @@ class HttpSession(ABC):
         """Wait for the end of what was cancelled; arrivals of other requests are thrown away. Raises SessionError."""
         if not self._client.wait_idle(timeout_s):
             raise SessionError(
-                f"Model {self._name} at {self._url} still works on {self._client.running} requests after "
+                f"Model {self._name} at {self._where} still works on {self._client.running} requests after "
                 f"{timeout_s:g} s: restart the server, or wait longer."
             )
         if self._cancelled_ns:
@@ -86,14 +89,18 @@ class HttpSession(ABC):
     def _outgoing(self, request: Request) -> Outgoing:
         path, body = self._target(request)
         self._requests[request.index] = request
+        server = server_of(request.index, request.round_index, len(self._urls))
         head = (
-            f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: {JSON}\r\nContent-Length: {len(body)}\r\n\r\n"
+            f"POST {path} HTTP/1.1\r\nHost: {self._hosts[server]}\r\nContent-Type: {JSON}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
         )
-        return Outgoing(request.index, head.encode() + body, EVENT_STREAM if request.streaming else JSON)
+        return Outgoing(request.index, head.encode() + body, EVENT_STREAM if request.streaming else JSON, server)
 
     def _connection_facts(self) -> dict[str, JsonValue]:
         client = self._client
         return {
+            "urls": self._urls,
+            "servers": len(self._urls),
             "loads": ["batch", "concurrency", "rate"],
             "connections_opened": client.opened,
             "requests_resent": client.resent,
@@ -101,6 +108,12 @@ class HttpSession(ABC):
             "reads_without_kernel_stamp": client.reads_without_kernel_stamp,
             "clock_steps": client.clock_steps,
         }
+
+
+def urls_of(options: Mapping[str, JsonValue]) -> tuple[str, ...]:
+    """The option ``urls``, of one server or of several replicas; empty: there is none."""
+    urls = options.get("urls")
+    return tuple(map(str, urls)) if isinstance(urls, (list, tuple)) else ()
 
 
 def connections_of(options: Mapping[str, JsonValue]) -> int:

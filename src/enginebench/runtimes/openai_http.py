@@ -13,46 +13,57 @@ from enginebench.errors import SessionError
 from enginebench.plan.requests import Request, Sampling
 from enginebench.runtimes.answers import JSON, explain
 from enginebench.runtimes.base import Arrival, Chunk, JsonValue
-from enginebench.runtimes.http_session import HttpSession, ask, connections_of, identifying_tokenizer, resolve
+from enginebench.runtimes.http_session import (
+    HttpSession,
+    ask,
+    connections_of,
+    identifying_tokenizer,
+    resolve,
+    urls_of,
+)
 from enginebench.runtimes.openai_messages import EXTRAS, PATHS, Api, decode
 
 SERVER = "OpenAI-compatible server"
 _FIRST_ANSWER_TIMEOUT_S = 120.0
 """Some servers load the model when they are first asked."""
 _UNKNOWN_KEY = (400, 422)
+REPLICAS = "several --openai-url must be replicas of one deployment"
 
 
 def open_session(options: Mapping[str, JsonValue]) -> "OpenAiSession":
-    """Open a session from ``url``, ``endpoint`` (completions or chat), ``connections`` and ``tokenizer``.
+    """Open a session from ``urls``, ``endpoint`` (completions or chat), ``connections`` (to each) and ``tokenizer``.
 
     Further options: ``model`` (default: the only one that is served), ``token_ids`` (default false) to send prompts as
     ids. Asks for one token, to learn which keys beyond OpenAI's own the server takes. Raises SessionError when the
     server cannot be reached, or does not serve the model.
     """
-    match options:
-        case {"url": str(url), "endpoint": "completions" | "chat" as endpoint}:
-            card = _card(url, options.get("model"))
-            api = Api(endpoint, str(card["id"]), takes_ids=bool(options.get("token_ids", False)))
-            if api.takes_ids and endpoint == "chat":
-                raise SessionError(
-                    "A chat takes no token ids: use the endpoint 'completions', or leave out 'token_ids'."
-                )
-            api = replace(api, extras=_taken(resolve(url)[0], api))
-            return OpenAiSession(url, api, card, connections_of(options), identifying_tokenizer(options))
-    raise SessionError(
-        "The openai_http runtime needs the options 'url' and 'endpoint' (completions or chat), "
-        "e.g. http://127.0.0.1:8000, completions."
-    )
+    urls, endpoint = urls_of(options), options.get("endpoint")
+    if not urls or endpoint not in ("completions", "chat"):
+        raise SessionError(
+            "The openai_http runtime needs the options 'urls' and 'endpoint' (completions or chat), "
+            "e.g. [http://127.0.0.1:8000], completions."
+        )
+    card = served_model(urls, options.get("model"))
+    api = Api(endpoint, str(card["id"]), takes_ids=bool(options.get("token_ids", False)))
+    if api.takes_ids and endpoint == "chat":
+        raise SessionError("A chat takes no token ids: use the endpoint 'completions', or leave out 'token_ids'.")
+    api = replace(api, extras=_taken_by_all(urls, api))
+    return OpenAiSession(urls, api, card, connections_of(options), identifying_tokenizer(options))
 
 
 class OpenAiSession(HttpSession):
-    """A session on one model of a running server; ``tokenizer``: None unless text identifies ids."""
+    """A session on one model of running servers; ``tokenizer``: None unless text identifies ids."""
 
     def __init__(
-        self, url: str, api: Api, card: Mapping[str, Any], connections: int, tokenizer: Tokenizer | None = None
+        self,
+        urls: Sequence[str],
+        api: Api,
+        card: Mapping[str, Any],
+        connections: int,
+        tokenizer: Tokenizer | None = None,
     ) -> None:
         self._api, self._card, self._tokenizer = api, card, tokenizer
-        super().__init__(url, api.model, connections)
+        super().__init__(urls, api.model, connections)
 
     def decode(self, arrivals: Sequence[Arrival]) -> Sequence[Chunk]:
         """Read the events and turn text into ids; to be called before the next round's requests are submitted."""
@@ -62,7 +73,6 @@ class OpenAiSession(HttpSession):
         """Server, model, capabilities, and what happened to the connections so far."""
         return {
             "runtime": "openai_http",
-            "url": self._url,
             "model": self._name,
             "endpoint": self._api.endpoint,
             "owned_by": str(self._card.get("owned_by")),
@@ -79,6 +89,15 @@ class OpenAiSession(HttpSession):
 
     def _target(self, request: Request) -> tuple[str, bytes]:
         return PATHS[self._api.endpoint], self._api.body(request)
+
+
+def served_model(urls: Sequence[str], model: object) -> Mapping[str, Any]:
+    """What the first of ``urls`` says of ``model`` (None: its only one). Raises SessionError when one has another."""
+    first = _card(urls[0], model)
+    for url in urls[1:]:
+        if (other := _card(url, model))["id"] != first["id"]:
+            raise SessionError(f"{urls[0]} serves the model {first['id']!r}, and {url} {other['id']!r}: {REPLICAS}.")
+    return first
 
 
 def _card(url: str, model: object) -> Mapping[str, Any]:
@@ -103,6 +122,18 @@ def _card(url: str, model: object) -> Mapping[str, Any]:
         what = "needs the name of a model" if model is None else f"has no model {model!r}"
         raise SessionError(f"The server at {url} {what}: it has {', '.join(cards) or 'none'}.")
     return cards[str(model)]
+
+
+def _taken_by_all(urls: Sequence[str], api: Api) -> Collection[str]:
+    """``_taken``, of replicas. Raises SessionError for one that takes other keys than the first."""
+    first = _taken(resolve(urls[0])[0], api)
+    for url in urls[1:]:
+        if (other := _taken(resolve(url)[0], api)) != first:
+            raise SessionError(
+                f"{urls[0]} takes the keys {', '.join(first) or 'none'} beyond OpenAI's own, and {url} "
+                f"{', '.join(other) or 'none'}: {REPLICAS}."
+            )
+    return first
 
 
 def _taken(host: str, api: Api) -> Collection[str]:

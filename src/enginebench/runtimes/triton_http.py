@@ -10,39 +10,47 @@ from enginebench.builds.tokenizer import Tokenizer
 from enginebench.errors import SessionError
 from enginebench.plan.requests import Request
 from enginebench.runtimes.base import Arrival, Chunk, JsonValue
-from enginebench.runtimes.http_session import HttpSession, ask, connections_of, identifying_tokenizer, resolve
+from enginebench.runtimes.http_session import (
+    HttpSession,
+    ask,
+    connections_of,
+    identifying_tokenizer,
+    resolve,
+    urls_of,
+)
 from enginebench.runtimes.triton_messages import decode, read_model
 
 
 def open_session(options: Mapping[str, JsonValue]) -> "TritonSession":
-    """Open a session from ``url``, ``model``, ``connections`` (default 1) and ``tokenizer`` (spec or null).
+    """Open a session from ``urls``, ``model``, ``connections`` (to each, default 1) and ``tokenizer`` (spec or null).
 
+    Several URLs are replicas: what the first says of the model holds for all.
     With ``perf_metrics`` every request asks for what the engine knows of its time, where the model offers that.
 
     Raises SessionError when the server cannot be reached, or has no such model.
     """
-    match options:
-        case {"url": str(url), "model": str(model)}:
-            told = bool(options.get("perf_metrics"))
-            return TritonSession(url, model, connections_of(options), identifying_tokenizer(options), perf_metrics=told)
+    urls, model = urls_of(options), options.get("model")
+    if urls and isinstance(model, str):
+        told = bool(options.get("perf_metrics"))
+        return TritonSession(urls, model, connections_of(options), identifying_tokenizer(options), perf_metrics=told)
     raise SessionError(
-        "The triton_http runtime needs the options 'url' and 'model', e.g. http://127.0.0.1:8000, ensemble."
+        "The triton_http runtime needs the options 'urls' and 'model', e.g. [http://127.0.0.1:8000], ensemble."
     )
 
 
 class TritonSession(HttpSession):
-    """A session on one model of a running server; ``tokenizer``: None unless text identifies ids."""
+    """A session on one model of running servers; ``tokenizer``: None unless text identifies ids."""
 
     def __init__(
         self,
-        url: str,
+        urls: Sequence[str],
         model: str,
         connections: int,
         tokenizer: Tokenizer | None = None,
         *,
         perf_metrics: bool = False,
     ) -> None:
-        host, _ = resolve(url)
+        host, _ = resolve(urls[0])
         self._told: dict[int, dict[str, int]] | None = {} if perf_metrics else None
         self._tokenizer = tokenizer
         self._server, metadata, config = ask(
@@ -50,7 +58,7 @@ class TritonSession(HttpSession):
         )
         self._model = read_model(metadata, config)
         self._decoupled = bool(config.get("model_transaction_policy", {}).get("decoupled"))
-        super().__init__(url, model, connections)
+        super().__init__(urls, model, connections)
 
     def decode(self, arrivals: Sequence[Arrival]) -> Sequence[Chunk]:
         """Read the events and turn text into ids; to be called before the next round's requests are submitted."""
@@ -76,7 +84,6 @@ class TritonSession(HttpSession):
         """Server, model, capabilities, and what happened to the connections so far."""
         return {
             "runtime": "triton_http",
-            "url": self._url,
             "model": self._model.name,
             "server_id": str(self._server.get("name")),
             "server_version": str(self._server.get("version")),
@@ -95,7 +102,7 @@ class TritonSession(HttpSession):
     def _target(self, request: Request) -> tuple[str, bytes]:
         if request.streaming and not self._decoupled:
             raise SessionError(
-                f"Model {self._model.name} at {self._url} cannot stream: its transaction policy is not decoupled "
+                f"Model {self._model.name} at {self._where} cannot stream: its transaction policy is not decoupled "
                 "(set decoupled_mode:True in the core's config.pbtxt, or streaming: false in the scenario)."
             )
         endpoint = "generate_stream" if request.streaming else "generate"

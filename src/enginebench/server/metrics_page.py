@@ -19,6 +19,10 @@ OUTPUT_TOKENS = "nv_llm_output_token_len"
 INPUT_TOKENS = "nv_llm_input_token_len"
 PENDING = "nv_inference_pending_request_count"
 SUCCESS = "nv_inference_request_success"
+DURATION_US = "nv_inference_request_duration_us"
+INSTANCE = "instance"
+"""The label that tells pages of several servers apart, as Prometheus calls it; here it is the server's URL."""
+
 GPU = "nv_gpu_"
 
 EXPECTED = (REQUESTS, KV_BLOCKS, IN_FLIGHT, GENERAL, OUTPUT_TOKENS, PENDING, SUCCESS, GPU)

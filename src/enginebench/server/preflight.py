@@ -32,9 +32,10 @@ _REUSED = ("kv_cache_reused_blocks", "kv_cache_reused_block")
 class Check:
     """One thing that a measurement relies on, and how it was seen."""
 
-    name: str  # streaming, order, output_length, prompt_tokens, prefix_cache
+    name: str  # canary, streaming, order, output_length, prompt_tokens, prefix_cache, replicas
     status: Status
     detail: str  # one sentence
+    server: str = ""  # the URL of the one that was asked; "": every one
 
     def as_json(self) -> dict[str, Any]:
         """As it stands in run.json."""
@@ -73,14 +74,15 @@ def preflight(
         streamed = canary.stream() if decoupled else None
         whole = canary.whole()
     except (ServerError, SessionError) as error:
-        return [Check("canary", "failed", str(error))]
-    return [
+        return [Check("canary", "failed", str(error), url)]
+    checks = [
         _streaming(streamed),
         _order(streamed, whole),
         _length(streamed or whole),
         _prompt_tokens(canary, streamed or whole),
         _prefix_cache(canary, streamed, whole, kv_cache_reuse=kv_cache_reuse),
     ]
+    return [replace(check, server=url) for check in checks]
 
 
 class _Canary:

@@ -4,7 +4,7 @@ Counts only what ended between the two readings. Triton adds up durations for ea
 its time three times. Of a decoupled model on the python backend ``compute_infer`` ends when it took the request over.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -68,6 +68,15 @@ def between(before: Mapping[str, ModelCounts], after: Mapping[str, ModelCounts])
     return found
 
 
+def together(servers: Sequence[Mapping[str, ModelCounts]]) -> dict[str, ModelCounts]:
+    """What several servers counted, added up by model."""
+    found: dict[str, ModelCounts] = {}
+    for counts in servers:
+        for name, each in counts.items():
+            found[name] = _plus(found[name], each) if name in found else each
+    return found
+
+
 def _counts(model: Mapping[str, Any]) -> ModelCounts:
     """Proto3 leaves zeros out of some versions' JSON: a missing counter counted nothing."""
     spent = model["inference_stats"]
@@ -80,6 +89,10 @@ def _counts(model: Mapping[str, Any]) -> ModelCounts:
         duration_s=int(spent["success"].get("ns", 0)) / 1e9,
         **seconds,
     )
+
+
+def _plus(one: ModelCounts, other: ModelCounts) -> ModelCounts:
+    return ModelCounts(**{field.name: getattr(one, field.name) + getattr(other, field.name) for field in fields(one)})
 
 
 def _minus(now: ModelCounts, then: ModelCounts) -> ModelCounts:
