@@ -109,6 +109,12 @@ def test_without_gpus_the_processors_count() -> None:
     )
 
 
+def test_more_gpus_of_the_same_kind_are_other_hardware_and_nothing_else() -> None:
+    old, new = small_run(), small_run()
+    new["environment"]["gpus"] *= 2
+    assert [problem.what for problem in comparable(old, new)] == ["hardware"]
+
+
 def test_a_cell_that_the_old_run_lacks_is_no_problem() -> None:
     old, new = small_run(), small_run()
     del old["cells"][CELL]

@@ -26,11 +26,11 @@ def comparable(old: Json, new: Json, allow: Collection[str] = ()) -> tuple[Probl
 
 def _machine(old: Json, new: Json) -> Iterator[Problem]:
     one, two = old["environment"], new["environment"]
-    yield from _unlike("hardware", "GPUs", _gpus(one, "name"), _gpus(two, "name"))
+    yield from _unlike("hardware", "GPUs", *(", ".join(_gpus(each, "name")) or "none" for each in (one, two)))
     if not one.get("gpus") and not two.get("gpus"):
         yield from _unlike("hardware", "CPUs", _cpu(one), _cpu(two))
-    yield from _unlike("driver", "drivers", _gpus(one, "driver"), _gpus(two, "driver"))
-    yield from _unlike("power", "power limits in watts", _gpus(one, "power_limit_w"), _gpus(two, "power_limit_w"))
+    for what, name, key in (("driver", "drivers", "driver"), ("power", "power limits in watts", "power_limit_w")):
+        yield from _unlike(what, name, *(", ".join(dict.fromkeys(_gpus(each, key))) or "none" for each in (one, two)))
     yield from _unlike("path", "ways to the server", way_to_server(old), way_to_server(new))
 
 
@@ -39,8 +39,8 @@ def _unlike(what: str, name: str, old: str, new: str) -> Iterator[Problem]:
         yield Problem(what, f"The runs have other {name}: {old} and {new}.", old, new)
 
 
-def _gpus(environment: Json, key: str) -> str:
-    return ", ".join(str(gpu.get(key)) for gpu in environment.get("gpus") or ()) or "none"
+def _gpus(environment: Json, key: str) -> list[str]:
+    return [str(gpu.get(key)) for gpu in environment.get("gpus") or ()]
 
 
 def _cpu(environment: Json) -> str:
