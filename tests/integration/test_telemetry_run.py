@@ -15,7 +15,8 @@ from tests.support.gpu_traces import CARD, MIB, reading, state, write_trace
 from tests.support.sample_run import full_run
 from tests.support.traced_run import traced_run
 
-H100 = Path(__file__).parents[1] / "data" / "gpu-trace-h100.jsonl"
+DATA = Path(__file__).parents[1] / "data"
+H100, TWO_H200 = DATA / "gpu-trace-h100.jsonl", DATA / "nvml-h200-2gpus.jsonl"
 BASELINE, LOADED, PEAK, AFTER = 700 * MIB, 60_000 * MIB, 60_800 * MIB, 702 * MIB
 LINES = [
     state({41: 600 * MIB}),
@@ -136,6 +137,33 @@ def test_blocks_add_up_while_the_trace_of_a_real_card_plays(tmp_path: Path) -> N
     assert len(cell["gpu"]["round_spans_ns"]) == cell["rounds"] == 4
     both = [block["metrics"]["energy_per_output_token"]["value"] for block in cell["per_block"]]
     assert min(both) <= cell["gpu"]["energy_per_output_token_j"] <= max(both)
+
+
+def test_two_cards_are_summed_up_and_shown_apart(tmp_path: Path) -> None:
+    """Recorded on two H200, see tests/data/README.md."""
+    run = traced_run(tmp_path, TWO_H200, stages=2)
+    (cell,), (session,) = run.cells.values(), run.data["sessions"]
+    gpu, each = cell["gpu"], cell["gpu"]["by_gpu"]
+    assert len(each) == len(session["gpus"]) == gpu["limits"]["gpus"] == 2
+    assert gpu["energy_j"] == pytest.approx(sum(one["energy_j"] for one in each))
+    assert gpu["average_power_w"] == pytest.approx(sum(one["average_power_w"] for one in each))
+    assert gpu["limits"]["peak_bytes_per_s"] == pytest.approx(6016 / 8 * 2 * 3201e6)
+    by_name = {entry["what"]: entry["bytes"] for entry in session["ledger"]}
+    assert by_name["in use on GPU 0"] + by_name["in use on GPU 1"] == session["memory"]["gpu"]["after_load"]
+    rate = cell["metrics"]["output_tokens_per_s"]["summary"]["value"]
+    assert cell["metrics"]["output_tokens_per_s_per_gpu"]["summary"]["value"] == pytest.approx(rate / 2)
+    (over_time,) = section(gpu_section(run.data, run.directory)).figures
+    assert [marks.name for marks in over_time.plots[0].marks] == ["GPU 0", "GPU 1"]
+    assert over_time.table is not None
+    assert [str(row[0].text).rpartition(", ")[2] for row in over_time.table.rows[1:]] == ["GPU 0", "GPU 1"]
+
+
+def test_a_build_on_one_of_two_cards_is_not_charged_with_the_other(tmp_path: Path) -> None:
+    run = traced_run(tmp_path, TWO_H200)
+    (cell,), (session,) = run.cells.values(), run.data["sessions"]
+    assert session["memory"]["gpu"]["after_load"] < cell["gpu"]["peak_bytes"] < 9 * 2**30
+    assert cell["memory"]["gpu_peak_bytes"] == cell["gpu"]["peak_bytes"]
+    assert cell["gpu"]["average_power_w"] < 350
 
 
 def test_the_reference_build_for_the_host_uses_no_gpu(tmp_path: Path) -> None:

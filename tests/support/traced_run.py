@@ -31,13 +31,18 @@ rounds: {rounds}
 """
 
 
-def traced_run(root: Path, trace: Path, *, sizes: Sequence[int] = (2,), rounds: int = 2, blocks: int = 1) -> Run:
-    """Measure one scenario on the default build, while ``trace`` plays; return the run with its page."""
+def traced_run(
+    root: Path, trace: Path, *, sizes: Sequence[int] = (2,), rounds: int = 2, blocks: int = 1, stages: int = 1
+) -> Run:
+    """Measure one scenario on the default build, while ``trace`` plays; return the run with its page.
+
+    ``stages``: GPUs of a pipeline that the build is taken for.
+    """
     (root / "scenarios").mkdir(exist_ok=True)
     text = SCENARIO.format(sizes=", ".join(map(str, sizes)), rounds=rounds)
     (root / "scenarios" / "traced.yaml").write_text(text, encoding="utf-8")
     selection = load_selection(["traced"], root / "scenarios")
-    build = _as_if_large(build_from_option(None, root))
+    build = replace(_as_if_large(build_from_option(None, root)), pp=stages)
     expansion = expand(selection, [])
     plan = make_plan(build, open_tokenizer(build), selection, expansion.cells, expansion.left_out)
     campaign = Campaign(plan, root, ["traced"], Attached(), telemetry=Telemetry(gpu_trace=trace))

@@ -30,7 +30,7 @@ from enginebench.measure.gpu_trace import COLUMNS, SCHEMA, GpuFacts, TraceReader
 from enginebench.measure.nvml import NvmlReader
 
 LOOK_SHARE, SAMPLE_SHARE = 0.002, 0.006
-"""Of a core: what looking up descendants and what sampling may cost; together below 1% with the waking up."""
+"""Of a core: what looking up descendants and what sampling may cost; with the waking up, about 1% together."""
 
 JUDGED_BY = 20  # samples, of whose costs the median counts: a single dear one must not leave gaps behind it
 STATE_PERIOD_S = 1.0
