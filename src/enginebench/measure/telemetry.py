@@ -1,8 +1,8 @@
 """What hosts and GPUs do over time: resident memory of process trees, by role, and what each GPU says of itself.
 
 A process of its own takes about 20 samples a second, so that the interpreter that drives a round never waits for them;
-a thread of the harness reads them from a pipe. The sampler keeps to about 1% of a core by stretching its period
-where reading is dear. Resident memory counts pages that processes share once for each of them. What takes NVML longer than
+a thread of the harness reads them from a pipe. The sampler keeps to about 1% of a core by stretching its period where
+reading is dear. Resident memory counts pages that processes share once for each of them. What takes NVML longer than
 some microseconds is read on demand, as an edge, before and after a round. A call that never returns holds up the
 sampler, and nothing else: what follows has no samples.
 """
