@@ -2,12 +2,14 @@
 
 import gzip
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from enginebench.errors import EnginebenchError
+from enginebench.measure.profilers import NO_RANGES
 from enginebench.plan.cells import Cell
 from enginebench.plan.load import Batch
 from enginebench.profile.gaps import PREFILL
@@ -18,6 +20,7 @@ from enginebench.run.plan import Plan
 from enginebench.store_profiles import Profile, read_profiles
 from tests.support.bench_project import BenchProject
 from tests.support.embedded import needs_triton
+from tests.support.fake_cuda import driver_in, needs_compiler
 from tests.support.profiled_run import nsys_on_path, profile, small_plan
 
 
@@ -88,29 +91,57 @@ def test_the_page_shows_what_there_is(plain: dict[str, Profile]) -> None:
     assert state["nsys"].startswith("not taken: There is no nsys on PATH")
 
 
-def test_nsys_runs_the_worker_around_one_round(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def under_nsys(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Plan:
+    """The plan as if its build were for a GPU, where a driver and nsys are installed."""
     monkeypatch.setenv("PATH", nsys_on_path(tmp_path / "bin"))
-    profile(tmp_path, plan, ("nsys",))
+    monkeypatch.setenv("LD_LIBRARY_PATH", driver_in(tmp_path / "lib"))
+    return replace(plan, build=replace(plan.build, config={"build_config": {"device": "cuda"}}))
+
+
+@needs_compiler
+def test_nsys_runs_the_worker_around_one_round(under_nsys: Plan, tmp_path: Path) -> None:
+    profile(tmp_path, under_nsys, ("nsys",))
     (found,) = read_profiles(tmp_path)
     assert found.taken, found.data["reason"]
     argv = json.loads((found.directory / "report.nsys-rep").read_text())["argv"]
     assert {"--capture-range=cudaProfilerApi", "--capture-range-end=stop", "--trace=cuda,nvtx,osrt"} <= set(argv)
     assert found.data["command"][:2] == [str(tmp_path / "bin" / "nsys"), "profile"]
     assert [row["family"] for row in found.data["families"]] == ["gemm", "attention", "norm", "memcpy"]
-    assert found.data["gpu"]["launch_gaps_s"] == pytest.approx(40e-6)
-    assert found.data["gpu"]["host_s"] == pytest.approx(1e-3)
-    assert "report_nvtx_sum.csv" in found.data["files"]
+    assert found.data["files"] == [
+        "report.nsys-rep", "report_kernels.csv", "report_memory.csv", "report_ranges.csv",
+    ]  # fmt: skip
+    assert found.data["notes"] == [NO_RANGES]
     assert len(found.rounds()) == 1
 
 
-def test_a_report_that_cannot_be_made_is_said(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", nsys_on_path(tmp_path / "bin"))
-    monkeypatch.setenv("FAKE_NSYS_BROKEN", "report")
-    told = profile(tmp_path, plan, ("nsys",))
+@needs_compiler
+@pytest.mark.parametrize(
+    ("broken", "said"),
+    [
+        ("importer", "report.qdstrm and could not make a report"),
+        ("export", "Exportation error: Cannot read from stream"),
+    ],
+)
+def test_what_breaks_in_nsys_is_said(
+    broken: str, said: str, under_nsys: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FAKE_NSYS_BROKEN", broken)
+    told = profile(tmp_path, under_nsys, ("nsys",))
     (found,) = read_profiles(tmp_path)
-    assert not found.taken
-    assert "left no report" in found.data["reason"]
-    assert found.data["reason"] in told[0]
+    assert said in " ".join([found.data["reason"] or "", *found.data["notes"]])
+    assert found.taken is (broken == "export")  # the report is there, for nsys-ui
+    assert str(found.data["reason"] or found.directory) in told[0]
+
+
+@needs_compiler
+def test_an_nsys_that_does_not_start_is_quoted(under_nsys: Plan, tmp_path: Path) -> None:
+    (tmp_path / "bin" / "nsys").write_text(
+        f"#!{sys.executable}\nimport sys\nsys.exit('a library of mine is missing')\n"
+    )
+    profile(tmp_path, under_nsys, ("nsys",))
+    (found,) = read_profiles(tmp_path)
+    assert "it said last: a library of mine is missing" in found.data["reason"]
 
 
 @needs_triton
@@ -128,6 +159,7 @@ def test_a_server_of_ours_is_captured_by_nsys_and_traced(tmp_path: Path, monkeyp
     assert json.loads((captured.directory / "report.nsys-rep").read_text())["ran"] == ["stopped"]
     assert captured.data["command"][1] == "launch"
     assert captured.taken
+    assert captured.data["gpu"]["window_s"] == pytest.approx(0.012)
 
 
 def test_few_cells_at_once(plan: Plan) -> None:
@@ -145,6 +177,9 @@ def test_what_no_cell_can_give_is_said_before_anything_is_measured(
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(EnginebenchError, match="--profile nsys: There is no nsys on PATH"):
         check_request(["iterations", "nsys"], plan, Attached())
+    monkeypatch.setenv("PATH", nsys_on_path(tmp_path))
+    with pytest.raises(EnginebenchError, match="opened and closed through CUDA, and build small computes on the host"):
+        check_request(["nsys"], plan, Attached())
     served = replace(plan, cells=(replace(plan.cells[0], cell=replace(plan.cells[0].cell, path="core")),))
     with pytest.raises(EnginebenchError, match="--profile torch: The engine computes in Triton's process"):
         check_request(["torch"], served, Attached())

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from enginebench.clock import RealtimeOffset
-from enginebench.errors import RunError
+from enginebench.errors import RunError, ServerError
 from enginebench.measure.server_sampler import PageSample
 from enginebench.profile import nsys, pyspy
 from enginebench.profile.iterations import Iterations, from_observed, from_pages
 from enginebench.profile.kernels import KernelTime, families, family_of, occupation
+from enginebench.profile.nsys_tables import Recorded, read_export
 from enginebench.profile.shares import engine_shares, request_shares
 from enginebench.profile.torch_trace import gpu_spans, read_trace, summary
 from enginebench.server.metrics_page import IN_FLIGHT, KV_BLOCKS, REQUESTS, Reading
@@ -155,37 +157,93 @@ def test_a_trace_of_a_cpu_has_no_gpu_and_a_torn_one_is_said(tmp_path: Path) -> N
         read_trace(tmp_path / "t.json")
 
 
+def test_what_a_report_of_nsys_holds(tmp_path: Path) -> None:
+    found = _report(tmp_path, fake_nsys.write_export).summary("enginebench round")
+    assert [(each["family"], each["calls"], each["s"]) for each in found["families"]] == [
+        ("gemm", 2, pytest.approx(5.96e-3)),
+        ("attention", 1, pytest.approx(1.98e-3)),
+        ("norm", 1, pytest.approx(1e-3)),
+        ("memcpy", 2, pytest.approx(0.6e-3)),
+    ]
+    assert [each["name"] for each in found["memory"]] == ["memcpy Host-to-Device", "memset"]
+    assert found["nvtx"][0] == {"range": "enginebench round", "calls": 1, "s": pytest.approx(0.012)}
+    gpu = found["gpu"]
+    assert gpu["window_s"] == pytest.approx(0.012)  # the round's range, not what was captured
+    assert gpu["launch_gaps_s"] == pytest.approx(60e-6)
+    assert gpu["host_s"] == pytest.approx(2.4e-3)  # before the first kernel, one gap of 1 ms, after the last
+
+
 def test_nsys_marks_come_to_the_axis(tmp_path: Path) -> None:
     report = tmp_path / "report.nsys-rep"
-    for name, text in fake_nsys.TABLES.items():
-        (tmp_path / f"report_{name}.csv").write_text(f"\n{text}")
-    spans = list(nsys.ranges(report, "enginebench round", 10_000_000))
-    assert spans[0] == ("enginebench round", 10_000_000, 22_000_000)
-    assert spans[1] == ("request 0: to the first token", 10_100_000, 15_500_000)
-    found = nsys.summary(report)
-    assert found["nvtx"] == [{"range": "enginebench round", "calls": 1, "s": 0.012}]
-    assert found["memory"][0]["name"] == "[CUDA memcpy Host-to-Device]"
-    assert nsys.summary(tmp_path / "other.nsys-rep")["gpu"] is None
+    _report(tmp_path, fake_nsys.write_export).write(report.with_suffix(""))
+    assert list(nsys.ranges(report, "enginebench round", 10_000_000)) == [
+        ("enginebench round", 10_000_000, 22_000_000),
+        ("request 0: to the first token", 10_100_000, 15_500_000),
+        ("request 0: decode", 15_500_000, 21_500_000),
+    ]
+    assert list(nsys.ranges(report, "another round", 0)) == []
+    kernels = (tmp_path / "report_kernels.csv").read_text().splitlines()
+    assert kernels[0] == "name,family,calls,total_s"
+    assert kernels[1].endswith("64x64x64,gemm,2,0.00596")
+    assert not list(nsys.ranges(tmp_path / "other.nsys-rep", "enginebench round", 0))
+
+
+def test_a_report_without_kernels_and_ranges_says_what_is_missing(tmp_path: Path) -> None:
+    recorded = _report(tmp_path, lambda path: path.touch())  # nsys makes a table only if something is in it
+    assert recorded.summary("enginebench round") == {
+        "kernels": [], "families": [], "memory": [], "nvtx": [], "gpu": None,
+    }  # fmt: skip
+    recorded.write(tmp_path / "report")
+    assert not list(tmp_path.glob("*.csv"))
+    assert [note.partition(":")[0] for note in nsys.missing(recorded, None)] == ["The report holds no kernel"]
+    assert "nvtx package" in nsys.missing(recorded, "enginebench round")[1]
+    with pytest.raises(RunError, match="is not as Nsight Systems exports it"):
+        _report(tmp_path, lambda path: path.write_text("no database, " * 100))
+
+
+def _report(tmp_path: Path, write: Callable[[Path], object]) -> Recorded:
+    path = tmp_path / "report.sqlite"
+    write(path)
+    return read_export(path)
 
 
 def test_a_report_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAKE_NSYS_BROKEN", "stats")
-    program = str(Path(nsys_on_path(tmp_path / "bin").partition(":")[0]) / "nsys")
-    why = nsys.write_tables(program, tmp_path / "report.nsys-rep")
-    assert why == "nsys stats made no table of report.nsys-rep (ERROR: the report was made by a newer version)."
+    monkeypatch.setenv("FAKE_NSYS_BROKEN", "export")
+    with pytest.raises(RunError, match=r"report.nsys-rep \(Exportation error: Cannot read from stream\)\.$"):
+        nsys.read_report(_program(tmp_path), tmp_path / "report.nsys-rep")
+
+
+def test_an_option_that_nsys_does_not_know_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nsys, "_QUIET", ("--no-sampling=true",))
+    capture = nsys.ServerCapture(_program(tmp_path), tmp_path)
+    with (
+        pytest.raises(ServerError, match=r"nsys start failed \(unrecognised option '--no-sampling=true'\): "),
+        capture.on(),
+    ):
+        pass
+
+
+def test_a_recording_without_a_report_is_no_report(tmp_path: Path) -> None:
+    assert "capture range was not opened" in nsys.why_no_report(tmp_path)
+    (tmp_path / "report.qdstrm").touch()
+    assert "report.qdstrm and could not make a report of it" in nsys.why_no_report(tmp_path)
 
 
 def test_every_rank_has_a_report(tmp_path: Path) -> None:
     """What mpirun starts twice, run here twice."""
-    nsys_on_path(tmp_path)
-    ours = str(tmp_path / "nsys")
+    ours = _program(tmp_path)
     wrapper = nsys.worker_wrapper(ours, tmp_path, ranks=2)
     assert wrapper.env["TLLM_PROFILE_START_STOP"] == "100-150"
+    opened = "import os, pathlib; pathlib.Path(os.environ['FAKE_NSYS_RANGE']).touch()"
     for rank in ("0", "1"):
         env = {"PATH": "/usr/bin:/bin", "OMPI_COMM_WORLD_RANK": rank}
-        subprocess.run([*wrapper.command, sys.executable, "-c", "pass"], env=env, check=True, capture_output=True)
+        subprocess.run([*wrapper.command, sys.executable, "-c", opened], env=env, check=True, capture_output=True)
     assert [path.name for path in nsys.find_reports(tmp_path)] == ["report-rank0.nsys-rep", "report-rank1.nsys-rep"]
     assert nsys.worker_wrapper(ours, tmp_path).env == {"TLLM_LLMAPI_ENABLE_NVTX": "1"}
+
+
+def _program(tmp_path: Path) -> str:
+    return str(Path(nsys_on_path(tmp_path / "bin").partition(":")[0]) / "nsys")
 
 
 def test_the_top_of_the_stack_in_a_speedscope_file() -> None:

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from enginebench.measure.profilers import ROUND
 from enginebench.profile.events import Slice, Track, apart, nested
 from enginebench.profile.iterations import Iterations
 from enginebench.profile.timeline import iterations, requests, server_spans, spans_of, write_timeline
 from enginebench.store import load_run
 from enginebench.store_profiles import profile_directory, write_json, write_profile, write_records, write_table
-from tests.support import fake_nsys
 from tests.support.detailed_run import CELLS, write_detailed_run
 from tests.support.rounds import MS, START_NS, Row, round_of
 
@@ -173,10 +173,10 @@ def test_the_trace_of_a_run(tmp_path: Path) -> None:
     head = {"kind": "iterations", "cell": CELLS[0].id, "status": "taken"}
     write_profile(rerun, {**head, "scheduled_ns": {"0": record.started_ns + 20 * MS}})
     marked = profile_directory(directory, "nsys", CELLS[0].id)
-    write_profile(marked, {**head, "kind": "nsys", "round": "enginebench round", "round_started_ns": record.started_ns})
+    write_profile(marked, {**head, "kind": "nsys", "round": ROUND, "round_started_ns": record.started_ns})
     (marked / "report.nsys-rep").touch()
-    for name, text in fake_nsys.TABLES.items():
-        (marked / f"report_{name}.csv").write_text(text)
+    rows = ("name,start_ns,end_ns", f"{ROUND},500000,12500000", "request 0: decode,6000000,12000000")
+    (marked / "report_ranges.csv").write_text("\n".join(rows))
     path = tmp_path / "trace.json.gz"
     written = write_timeline(load_run(directory), path)
     with gzip.open(path, "rt", encoding="utf-8") as file:

@@ -9,8 +9,17 @@ from typing import Any
 
 import pytest
 
-from enginebench.measure.annotated import LIBRARIES, AnnotatedSession, LibraryRanges
-from enginebench.measure.profilers import ROUND, CaptureRange, NoProfiler, TorchProfiler, hottest, open_profiler
+from enginebench.measure import profilers
+from enginebench.measure.annotated import LIBRARIES, AnnotatedSession, LibraryRanges, find_ranges
+from enginebench.measure.profilers import (
+    NO_RANGES,
+    ROUND,
+    CaptureRange,
+    NoProfiler,
+    TorchProfiler,
+    hottest,
+    open_profiler,
+)
 from enginebench.plan.requests import Request, Sampling
 from enginebench.runtimes.base import Arrival, Session
 from enginebench.runtimes.scripted import open_session
@@ -123,10 +132,35 @@ def test_the_capture_range_encloses_the_round(session: Session) -> None:
     profiler.stop()
     assert nvtx.done == ["cuProfilerStart", f"push {ROUND}", "pop", "cuProfilerStop"]
     assert profiler.finish()["notes"] == []
-    without = CaptureRange(None, None)
+    without = CaptureRange(None, switches)
     assert without.start(session) is session
     without.stop()
-    assert len(without.finish()["notes"]) == 2
+    assert nvtx.done[4:] == ["cuProfilerStart", "cuProfilerStop"]
+    assert without.finish() == {"files": [], "notes": [NO_RANGES]}
+
+
+def test_ranges_are_made_by_the_first_library_that_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: str) -> None:
+        raise RuntimeError("NVTX functions not installed. Are you sure you have a CUDA build?")
+
+    nvtx = Nvtx()
+    of_the_host = SimpleNamespace(range_push=refuse, range_pop=None, range_start=refuse, range_end=None)
+    monkeypatch.setitem(sys.modules, "torch.cuda.nvtx", of_the_host)
+    monkeypatch.setitem(sys.modules, "nvtx", nvtx)
+    found = find_ranges()
+    assert found is not None
+    found.push("ours")
+    assert nvtx.done[-1] == "push ours"
+    monkeypatch.delitem(sys.modules, "nvtx")
+    monkeypatch.setitem(sys.modules, "nvtx", None)
+    assert find_ranges() is None
+
+
+def test_without_a_driver_nothing_can_be_captured(
+    tmp_path: Path, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(profilers, "cuda_switches", lambda: None)
+    assert open_profiler("nsys", str(tmp_path), session).reason == profilers.NO_DRIVER
 
 
 class Answers:

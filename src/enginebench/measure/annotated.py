@@ -28,7 +28,7 @@ class Ranges(Protocol):
 
 
 class LibraryRanges:
-    """The same with the ``nvtx`` package or with ``torch.cuda.nvtx``, whose functions have other names."""
+    """The same with ``torch.cuda.nvtx`` or with the ``nvtx`` package, whose functions have other names."""
 
     def __init__(self, library: Any, names: tuple[str, str, str, str]) -> None:
         self._push, self._pop, self._start, self._end = (getattr(library, name) for name in names)
@@ -51,10 +51,13 @@ class LibraryRanges:
 
 
 LIBRARIES = {
-    "nvtx": ("push_range", "pop_range", "start_range", "end_range"),
     "torch.cuda.nvtx": ("range_push", "range_pop", "range_start", "range_end"),
+    "nvtx": ("push_range", "pop_range", "start_range", "end_range"),
 }
-"""Module → its functions that push, pop, start and end; the first that is there is taken."""
+"""Module → its functions that push, pop, start and end; the first that works is taken.
+
+That is torch's: Nsight Systems of 2023 does not see the ranges of nvtx 0.2.12 and later.
+"""
 
 
 def find_ranges() -> Ranges | None:
@@ -64,9 +67,12 @@ def find_ranges() -> Ranges | None:
 
 def _ranges_of(name: str) -> Ranges | None:
     try:
-        return LibraryRanges(import_module(name), LIBRARIES[name])
-    except (ImportError, AttributeError):
+        ranges = LibraryRanges(import_module(name), LIBRARIES[name])
+        ranges.push("enginebench")
+        ranges.pop()
+    except (ImportError, AttributeError, RuntimeError):  # the last from a torch without CUDA
         return None
+    return ranges
 
 
 class AnnotatedSession:

@@ -20,6 +20,11 @@ ROUND = "enginebench round"
 
 HOTTEST = 25  # functions that are listed
 
+NO_DRIVER = (
+    "There is no CUDA driver (libcuda.so.1) where the engine runs, and Nsight Systems is opened and closed through it."
+)
+NO_RANGES = "Round and requests are not marked: install torch for CUDA, or nvtx, where the engine runs."
+
 RunOn: TypeAlias = Callable[[Callable[[], None]], None]
 """Does an action on some thread and waits for it."""
 
@@ -52,7 +57,8 @@ def open_profiler(kind: str, directory: str, session: Session) -> Profiler:
             threads = {"worker": _here} | ({"engine": on_engine} if on_engine is not _here else {})
             return _with_library("pyinstrument", lambda library: PythonProfiler(library, place, threads))
         case "nsys":
-            return CaptureRange(find_ranges(), cuda_switches())
+            switches = cuda_switches()
+            return CaptureRange(find_ranges(), switches) if switches else NoProfiler(NO_DRIVER)
     return IterationProfiler()
 
 
@@ -211,15 +217,14 @@ class CaptureRange:
 
     reason = None
 
-    def __init__(self, ranges: Ranges | None, switches: Sequence[Callable[[], object]] | None) -> None:
+    def __init__(self, ranges: Ranges | None, switches: Sequence[Callable[[], object]]) -> None:
         self._ranges = ranges
         self._switches = switches
         self._started_ns = 0
 
     def start(self, session: Session) -> Session:
         """``cudaProfilerStart``, then the range of the round."""
-        if self._switches:
-            self._switches[0]()
+        self._switches[0]()
         self._started_ns = time.monotonic_ns()
         if self._ranges is None:
             return session
@@ -230,17 +235,13 @@ class CaptureRange:
         """The end of the range, then ``cudaProfilerStop``."""
         if self._ranges is not None:
             self._ranges.pop()
-        if self._switches:
-            self._switches[1]()
+        self._switches[1]()
 
     def finish(self) -> Mapping[str, Any]:
         """Nsight Systems writes its report itself; say what could not be done."""
-        notes = []
-        if self._switches is None:
-            notes.append("There is no CUDA driver here, so nothing could open the capture range.")
         if self._ranges is None:
-            notes.append("Round and requests are not marked: pip install nvtx in the interpreter that runs the engine.")
-        return {"files": [], "notes": notes, "round": ROUND, "round_started_ns": self._started_ns}
+            return {"files": [], "notes": [NO_RANGES]}
+        return {"files": [], "notes": [], "round": ROUND, "round_started_ns": self._started_ns}
 
 
 def cuda_switches() -> Sequence[Callable[[], object]] | None:

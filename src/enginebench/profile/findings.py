@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from enginebench.clock import measure_offset
@@ -12,6 +13,7 @@ from enginebench.measure.telemetry import Sample
 from enginebench.profile import nsys
 from enginebench.profile.gaps import worst_gaps
 from enginebench.profile.iterations import Iterations, from_observed, from_pages
+from enginebench.profile.nsys_tables import Recorded
 from enginebench.profile.shares import engine_shares, request_shares
 from enginebench.profile.taking import Taken
 from enginebench.profile.torch_trace import read_trace, summary
@@ -130,13 +132,24 @@ def _torch(taken: Taken, _: list[Sample]) -> dict[str, Any]:
 def _nsys(taken: Taken, _: list[Sample]) -> dict[str, Any]:
     program, reports = nsys.find_nsys(), nsys.find_reports(taken.directory)
     if program is None or not reports:
-        return {"reason": taken.data["reason"] or f"Nsight Systems left no report in {taken.directory}; see its log."}
-    notes = [why for report in reports if (why := nsys.write_tables(program, report))]
-    tables = [path.name for path in sorted(taken.directory.glob("report*.csv"))]
-    for leftover in taken.directory.glob("report*.sqlite"):
-        leftover.unlink()  # made on the way to the tables, and larger than the report
-    files = [*(report.name for report in reports), *tables]
-    return {"files": files, "notes": [*taken.data["notes"], *notes], **nsys.summary(reports[0])}
+        return {"reason": taken.data["reason"] or nsys.why_no_report(taken.directory)}
+    notes = list(taken.data["notes"])
+    recorded = [found for report in reports if (found := _recorded(program, report, notes))]
+    files = [*reports, *sorted(taken.directory.glob("report*.csv"))]
+    data = {"files": [path.name for path in files], "notes": notes}
+    if not recorded:
+        return data
+    notes += nsys.missing(recorded[0], taken.data.get("round"))
+    return {**data, **recorded[0].summary(ROUND)}
+
+
+def _recorded(program: str, report: Path, notes: list[str]) -> Recorded | None:
+    """What ``report`` holds; where it cannot be read, ``notes`` say why."""
+    try:
+        return nsys.read_report(program, report)
+    except RunError as error:
+        notes.append(str(error))
+        return None
 
 
 def _python(taken: Taken, _: list[Sample]) -> dict[str, Any]:

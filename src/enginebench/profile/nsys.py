@@ -1,10 +1,9 @@
-"""Nsight Systems: the command that runs a worker or a server under it, and its reports as tables.
+"""Nsight Systems: the commands that run a worker or a server under it, and that open its reports.
 
 A worker opens the capture range itself, around one round (``cudaProfilerApi``); a server cannot be told to, so that
 ``nsys launch`` starts it and ``nsys start`` and ``nsys stop`` enclose the round. Needs ``nsys`` on PATH.
 """
 
-import csv
 import os
 import secrets
 import shutil
@@ -12,24 +11,17 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from enginebench.errors import ServerError
+from enginebench.errors import RunError, ServerError
 from enginebench.measure.world import RANKS, Wrapper
-from enginebench.profile.kernels import KernelTime, families, longest, occupation
+from enginebench.profile.nsys_tables import Recorded, Span, read_export, read_ranges
 
 MISSING = (
     "There is no nsys on PATH: install NVIDIA Nsight Systems (package nsight-systems-cli of NVIDIA's repository, or "
     "developer.nvidia.com/nsight-systems), in the container that runs enginebench."
 )
-REPORTS = (
-    "cuda_gpu_kern_sum", "cuda_gpu_mem_time_sum", "cuda_gpu_trace", "nvtx_sum", "nvtx_pushpop_trace",
-    "nvtx_startend_trace",
-)  # fmt: skip
 ENDING_S = 300.0  # a report of a long round takes minutes to be made
-STATS_TIMEOUT_S = 600.0
+EXPORT_TIMEOUT_S = 600.0
 ITERATIONS = "100-150"
 """What TensorRT-LLM captures by itself on ranks that nobody else can tell; TLLM_PROFILE_START_STOP overrides it."""
 
@@ -87,7 +79,7 @@ class ServerCapture:
     def _tell(self, *arguments: str) -> None:
         done = _run([self._nsys, *arguments], ENDING_S)
         if done.returncode:
-            raise ServerError(f"nsys {arguments[0]} failed ({_last_line(done)}): profile the direct path instead.")
+            raise ServerError(f"nsys {arguments[0]} failed ({_complaint(done)}): profile the direct path instead.")
 
 
 def find_reports(directory: Path) -> list[Path]:
@@ -95,79 +87,59 @@ def find_reports(directory: Path) -> list[Path]:
     return sorted(directory.glob("report*.nsys-rep"))
 
 
-def write_tables(nsys: str, report: Path) -> str | None:
-    """Have ``nsys stats`` write its tables as CSV beside ``report``; why it could not, or None."""
-    wanted = [f"--report={name}" for name in REPORTS]
-    prefix = report.with_suffix("")
-    options = ["--format=csv", "--force-export=true", "--force-overwrite=true", f"--output={prefix}"]
+def why_no_report(directory: Path) -> str:
+    """Why there is none in ``directory``, as far as what is there tells."""
+    if raw := sorted(directory.glob("report*.qdstrm")):
+        return (
+            f"nsys recorded {raw[0].name} and could not make a report of it: its importer is missing. Install all of "
+            "Nsight Systems (package nsight-systems-cli), not the part that another tool brings along."
+        )
+    return "Nsight Systems left no report: its capture range was not opened, or it broke; see profiles/nsys/logs."
+
+
+def read_report(nsys: str, report: Path) -> Recorded:
+    """What ``report`` holds, with tables of it beside it. Raises RunError."""
+    export = report.with_suffix(".sqlite")  # larger than the report, so that it does not stay
     try:
-        done = _run([nsys, "stats", *wanted, *options, str(report)], STATS_TIMEOUT_S)
+        done = _run([nsys, "export", "--type=sqlite", f"--output={export}", str(report)], EXPORT_TIMEOUT_S)
+        if done.returncode or not export.is_file():
+            raise RunError(f"nsys export could not read {report.name} ({_complaint(done)}).")
+        recorded = read_export(export)
     except (OSError, subprocess.TimeoutExpired) as error:
-        return f"nsys stats could not read {report.name} ({error})."
-    if not list(report.parent.glob(f"{prefix.name}_*.csv")):
-        return f"nsys stats made no table of {report.name} ({_last_line(done)})."
-    return None
+        raise RunError(f"nsys export could not read {report.name} ({error}).") from error
+    finally:
+        export.unlink(missing_ok=True)
+    recorded.write(report.with_suffix(""))
+    return recorded
 
 
-def summary(report: Path) -> dict[str, Any]:
-    """What the tables beside ``report`` say: kernels, families, memory operations, ranges, the GPU's time."""
-    kernels = [KernelTime(row["Name"], _count(row, "Instances"), _s(row)) for row in _rows(report, REPORTS[0])]
-    memory = [KernelTime(row["Operation"], _count(row, "Count"), _s(row)) for row in _rows(report, REPORTS[1])]
-    nvtx = [
-        {"range": row["Range"].lstrip(":"), "calls": _count(row, "Instances"), "s": _s(row)}
-        for row in _rows(report, "nvtx_sum")
-    ]
-    copies = [KernelTime(f"memcpy {each.name}", each.calls, each.s) for each in memory]
-    return {
-        "kernels": longest(kernels),
-        "families": families([*kernels, *copies]),
-        "memory": [{"name": each.name, "calls": each.calls, "s": each.s} for each in memory],
-        "nvtx": nvtx,
-        "gpu": _occupation(report),
-    }
+def missing(recorded: Recorded, round_name: str | None) -> list[str]:
+    """What a report should hold and does not: kernels, and the range of a round that was marked in the worker."""
+    notes = []
+    if not recorded.kernels:
+        notes.append("The report holds no kernel: nothing that it watched computed on a GPU meanwhile.")
+    if round_name and all(name != round_name for name, _, _ in recorded.ranges):
+        notes.append(
+            "The report does not hold the range of the round, which was marked: this Nsight Systems does not see the "
+            "ranges of the nvtx package that runs with the engine (0.2.12 or later needs a newer one than 2023.4)."
+        )
+    return notes
 
 
-def ranges(report: Path, round_name: str, round_started_ns: int) -> Iterator[tuple[str, int, int]]:
-    """NVTX ranges as (name, start, end) on the monotonic clock, of which the round's range is the anchor."""
-    rows = [row for name in REPORTS[4:] for row in _rows(report, name)]
-    spans = [(row["Name"].lstrip(":"), int(float(row["Start (ns)"])), int(float(row["End (ns)"]))) for row in rows]
+def ranges(report: Path, round_name: str, round_started_ns: int) -> Iterator[Span]:
+    """The report's NVTX ranges on the monotonic clock, of which the round's range is the anchor."""
+    spans = list(read_ranges(report))
     anchor = next((start for name, start, _ in spans if name == round_name), None)
     if anchor is not None:
-        yield from ((name, start - anchor + round_started_ns, end - anchor + round_started_ns)
-                    for name, start, end in spans)  # fmt: skip
-
-
-def _occupation(report: Path) -> dict[str, Any] | None:
-    """Of what was captured, from the first operation of the GPU to the last."""
-    rows = list(_rows(report, "cuda_gpu_trace"))
-    if not rows:
-        return None
-    starts = np.array([int(float(row["Start (ns)"])) for row in rows], dtype=np.int64)
-    ends = starts + np.array([int(float(row["Duration (ns)"])) for row in rows], dtype=np.int64)
-    return dict(occupation(starts, ends, (int(starts.min()), int(ends.max()))))
-
-
-def _rows(report: Path, name: str) -> Iterator[dict[str, str]]:
-    """The rows of a table; none where there was nothing to tell."""
-    path = report.with_name(f"{report.stem}_{name}.csv")
-    if not path.is_file():
-        return
-    with path.open(encoding="utf-8", newline="") as file:
-        yield from csv.DictReader(line for line in file if line.strip())
-
-
-def _s(row: Mapping[str, str]) -> float:
-    return float(row["Total Time (ns)"]) / 1e9
-
-
-def _count(row: Mapping[str, str], name: str) -> int:
-    return int(float(row[name]))
+        offset = round_started_ns - anchor
+        yield from ((name, start + offset, end + offset) for name, start, end in spans)
 
 
 def _run(command: Sequence[str], timeout_s: float) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
 
 
-def _last_line(done: "subprocess.CompletedProcess[str]") -> str:
-    lines = [line.strip() for line in (done.stdout + done.stderr).splitlines() if line.strip()]
-    return lines[-1].rstrip(".") if lines else f"exit code {done.returncode}"
+def _complaint(done: "subprocess.CompletedProcess[str]") -> str:
+    """The first line on standard error: what follows it is how nsys is used."""
+    first = next((line.strip() for line in done.stderr.splitlines() if line.strip()), f"exit code {done.returncode}")
+    return first.rstrip(".")

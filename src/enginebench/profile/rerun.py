@@ -49,14 +49,18 @@ def why_not(kind: str, path: str, build: Build, attached: Attached) -> str | Non
     """Why cells on ``path`` cannot be profiled so, as far as that is known beforehand; None: they may be."""
     if kind == "torch" and build.kind != "pytorch":
         return _why_no_torch(build) if path == "direct" else IN_THE_SERVER
-    if kind != "nsys":
-        return None
+    return _why_no_nsys(path, build, attached) if kind == "nsys" else None
+
+
+def _why_no_nsys(path: str, build: Build, attached: Attached) -> str | None:
     if find_nsys() is None:
         return MISSING
     if attached.urls_of(path):
         return "A server that runs already cannot be put under Nsight Systems: let enginebench start it."
     if path == "direct" and len(build.launcher) > 1:
         return "The build's interpreter runs in a container: run enginebench, and nsys, inside it."
+    if path == "direct" and not build.on_gpu:
+        return f"Nsight Systems is opened and closed through CUDA, and build {build.name} computes on the host."
     return None
 
 
