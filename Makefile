@@ -5,13 +5,15 @@ BIN := $(VENV)/bin
 # The tests start hundreds of processes: each would compile the whole package anew.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: bench test lint venv schema clean
+.PHONY: bench test lint tests venv schema clean
 
 bench: venv
 	$(BIN)/pytest bench/ --benchmark-only
 
+test: lint tests
+
 # In the order of directories, so that the short files of unit/ come last and fill what is left of each worker's time.
-test: lint
+tests: venv
 	$(BIN)/pytest tests/ -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: venv
