@@ -30,9 +30,19 @@ SCHEMA = "enginebench/run/1"
 
 STATUSES = ("measured", "failed", "not_applicable", "skipped")
 
-_HEADER_KEYS = ("command", "build", "attached_url", "environment", "calibration", "plan")
-_KEYS = ("schema", "id", "created", "finished", "interrupted", *_HEADER_KEYS, "sessions", "cells")
-_CELL_KEYS = ("scenario", "path", "streaming", "output_tokens", "load", "status", "reason")
+_HEADER = {
+    "command": list, "build": dict, "attached_url": object, "environment": dict, "calibration": object, "plan": dict,
+}  # fmt: skip
+_RUN = {
+    "schema": str, "id": str, "created": str, "finished": object, "interrupted": bool, **_HEADER, "sessions": list,
+    "cells": dict,
+}  # fmt: skip
+_CELL = {
+    "scenario": str, "path": str, "streaming": bool, "output_tokens": object, "load": dict, "status": str,
+    "reason": object,
+}  # fmt: skip
+_BUILD = {"name": str, "kind": str}
+_PLAN = {"cells": list, "scenarios": dict}
 
 
 class RunStore:
@@ -55,7 +65,7 @@ class RunStore:
         run_id = f"{now:%Y-%m-%dT%H-%M-%S}-{secrets.token_hex(2)}"
         directory = root / "reports" / "runs" / run_id
         data = {"schema": SCHEMA, "id": run_id, "created": _utc(now), "finished": None, "interrupted": False}
-        data |= {key: header[key] for key in _HEADER_KEYS} | {"sessions": [], "cells": {}}
+        data |= {key: header[key] for key in _HEADER} | {"sessions": [], "cells": {}}
         with writing(directory):
             directory.mkdir(parents=True)
         store = cls(directory, data)
@@ -247,20 +257,22 @@ def _check(data: Any, file: Path) -> None:
         raise RunError(
             f"{file} has the schema {data['schema']!r}, and this enginebench reads {SCHEMA!r}; use one that wrote it."
         )
-    _check_keys(data, _KEYS, str(file))
-    if not (isinstance(data["cells"], dict) and isinstance(data["plan"], dict) and "cells" in data["plan"]):
-        raise RunError(f"{file} is damaged: 'cells' and 'plan' are not what they should be; use an intact copy.")
+    _check_keys(data, _RUN, str(file))
+    _check_keys(data["build"], _BUILD, f"{file}, build")
+    _check_keys(data["plan"], _PLAN, f"{file}, plan")
     for cell_id, cell in data["cells"].items():
-        _check_keys(cell, _CELL_KEYS, f"{file}, cell {cell_id}")
+        _check_keys(cell, _CELL, f"{file}, cell {cell_id}")
         if cell["status"] not in STATUSES:
             raise RunError(f"{file}, cell {cell_id}: the status {cell['status']!r} is none of {', '.join(STATUSES)}.")
 
 
-def _check_keys(data: Any, keys: Sequence[str], where: str) -> None:
+def _check_keys(data: Any, keys: Mapping[str, type], where: str) -> None:
     if not isinstance(data, dict):
         raise RunError(f"{where}: it is damaged, for it holds no keys; use an intact copy.")
     if missing := [key for key in keys if key not in data]:
         raise RunError(f"{where} lacks {', '.join(map(repr, missing))}: it is damaged; use an intact copy.")
+    if wrong := [key for key, kind in keys.items() if not isinstance(data[key], kind)]:
+        raise RunError(f"{where} holds a wrong {', '.join(map(repr, wrong))}: it is damaged; use an intact copy.")
 
 
 def _utc(moment: datetime) -> str:

@@ -21,7 +21,7 @@ from tests.support.rounds import Row, assert_same_record, round_of
 
 HEADER: dict[str, Any] = {
     "command": ["pytest", "bench/"],
-    "build": {"name": "reference"},
+    "build": {"name": "reference", "kind": "reference"},
     "attached_url": None,
     "environment": {"gpus": None},
     "calibration": None,
@@ -191,6 +191,8 @@ def test_what_is_no_run_is_refused_in_one_sentence(tmp_path: Path, text: str, se
     [
         ({"cells": []}, "damaged"),
         ({"plan": {}}, "damaged"),
+        ({"build": {}}, "build lacks 'name', 'kind'"),
+        ({"environment": None, "sessions": {}}, "holds a wrong 'environment', 'sessions': it is damaged"),
         ({"cells": {"a": None}}, "cell a: it is damaged"),
         ({"cells": {"a": {}}}, "cell a lacks 'scenario'"),
         ({"cells": {"a": result("fine")}}, "status 'fine' is none of measured"),
