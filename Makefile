@@ -12,9 +12,10 @@ bench: venv
 
 test: lint tests
 
-# In the order of directories, so that the short files of unit/ come last and fill what is left of each worker's time.
+# One worker more than there are cores: tests of servers mostly wait. In the order of directories, so that the short
+# files of unit/ come last and fill what is left of each worker's time.
 tests: venv
-	$(BIN)/pytest tests/ -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest tests/ -n $$(($$(nproc) + 1)) --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 lint: venv
 	$(BIN)/ruff check .
