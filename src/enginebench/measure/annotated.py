@@ -56,7 +56,7 @@ LIBRARIES = {
 }
 """Module → its functions that push, pop, start and end; the first that works is taken.
 
-That is torch's: Nsight Systems of 2023 does not see the ranges of nvtx 0.2.12 and later.
+That is torch's, since Nsight Systems 2022.4 and 2023.4 do not see the ranges of nvtx 0.2.12 and later.
 """
 
 

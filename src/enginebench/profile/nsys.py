@@ -120,8 +120,8 @@ def missing(recorded: Recorded, round_name: str | None) -> list[str]:
         notes.append("The report holds no kernel: nothing that it watched computed on a GPU meanwhile.")
     if round_name and all(name != round_name for name, _, _ in recorded.ranges):
         notes.append(
-            "The report does not hold the range of the round, which was marked: this Nsight Systems does not see the "
-            "ranges of the nvtx package that runs with the engine (0.2.12 or later needs a newer one than 2023.4)."
+            "The report does not hold the range of the round, which was marked: this Nsight Systems does not see what "
+            "the engine's nvtx package marks. Take torch for CUDA, or pip install 'nvtx<0.2.12' there."
         )
     return notes
 
