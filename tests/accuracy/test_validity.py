@@ -1,11 +1,15 @@
 """When the client's numbers are to be trusted, and what is said when they are not."""
 
+import math
 from typing import Any
 
 import pytest
 
 from enginebench.measure.calibration import Calibration, Cost, Pair, Point, Spread
+from enginebench.measure.metrics import token_gaps_s
 from enginebench.measure.validity import Gate, validity
+from enginebench.run.client_check import hidden_first_s
+from tests.support.rounds import Row, round_of
 
 NOTHING = Spread(0.0, 0.0, 0.0)
 MS = 1e-3
@@ -86,6 +90,26 @@ def test_uncalibrated_is_said_and_does_not_hide_what_is_worse() -> None:
     assert (found.level, found.reasons) == ("uncalibrated", ("client error: uncalibrated (no server)",))
     assert found.worst_relative is None
     assert validity(metrics(slip_s=0.01), None).level == "invalid"
+
+
+@pytest.mark.parametrize(
+    ("hidden_s", "level"), [(0.0, "valid"), (0.4 * MS, "valid"), (0.7 * MS, "degraded"), (math.inf, "invalid")]
+)
+def test_first_tokens_that_came_with_later_ones_may_have_come_earlier(hidden_s: float, level: str) -> None:
+    found = validity(metrics(ttft=0.02), calibrated(), hidden_first_s=hidden_s)
+    assert found.level == level
+    assert any("in one read" in reason for reason in found.reasons) == (level != "valid")
+
+
+def test_a_read_that_brought_more_than_the_first_token_hides_when_that_came() -> None:
+    paced = Row([(20, 1), (30, 1), (40, 1), (50, 1)])
+    late = Row([(40, 1), (40, 1), (40, 1), (50, 1)])  # tokens of three steps in its first read
+    swallowed = Row([(50, 1), (50, 1), (50, 1), (50, 1)])
+    assert hidden_first_s([round_of(paced, paced)]) == 0.0
+    assert hidden_first_s([round_of(paced, late)]) == pytest.approx(10 * MS)  # 0 and 2 gaps of 10 ms
+    assert hidden_first_s([round_of(swallowed)]) == math.inf
+    assert hidden_first_s([round_of(Row([(50, 4)]), streaming=False)]) == 0.0
+    assert token_gaps_s(round_of(Row([(20, 1), (40, 1), (40, 1)]))).tolist() == [10 * MS, 10 * MS]
 
 
 @pytest.mark.parametrize(("spoilt", "level"), [(0, "valid"), (1, "degraded"), (5, "invalid")])

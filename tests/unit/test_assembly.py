@@ -41,6 +41,11 @@ def test_a_total_stands_for_chunks_that_are_not_counted() -> None:
     assert found.outcome == ("long", "ok")
 
 
+def test_what_one_read_brought_is_one_first_arrival() -> None:
+    found = table([Chunk(0, 7, (1,)), Chunk(0, 7, (2, 3)), Chunk(0, 9, (4,)), Chunk(10, 8, (5,))], [4, 1])
+    assert found.first_tokens.tolist() == [3, 1]
+
+
 def test_the_input_length_last_told_is_held_against_the_prompt() -> None:
     found = table([Chunk(0, 7, (1,), prompt_tokens=2), Chunk(10, 7, (1,), prompt_tokens=3)], [1, 1])
     assert found.reported_prompt_tokens.tolist() == [2, 3]

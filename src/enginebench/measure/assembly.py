@@ -74,12 +74,12 @@ class _Answers:
         rows, tokens, stamps = every[carrying], tokens[carrying], stamps[carrying]
         self.first_ns: Stamps = _last(rows[::-1], stamps[::-1], count, 0)
         self.last_ns: Stamps = _last(rows, stamps, count, 0)
-        self.first_tokens: Ints = _last(rows[::-1], tokens[::-1], count, 0)
+        first = stamps == self.first_ns[rows]  # several chunks where one read brought them
+        self.first_tokens: Ints = _sum(rows[first], tokens[first], count)
         self.prompt_tokens: Ints = _last_known(every, _column(log.prompt_tokens), count)
         told = _last_known(every, _column(log.total_tokens), count)
-        added = np.bincount(rows, weights=tokens, minlength=count).astype(np.int32)
-        uncounted = np.bincount(rows, weights=tokens == UNKNOWN, minlength=count) > 0
-        self.tokens: Ints = np.where(uncounted, told, added)
+        added = _sum(rows, tokens, count)
+        self.tokens: Ints = np.where(added == UNKNOWN, told, added)
 
 
 def _column(values: Any) -> NDArray[Any]:
@@ -91,6 +91,13 @@ def _last(rows: NDArray[np.intp], values: NDArray[Any], count: int, empty: int) 
     found = np.full(count, empty, dtype=values.dtype)
     found[rows] = values  # of several values for one row, numpy keeps the last
     return found
+
+
+def _sum(rows: NDArray[np.intp], tokens: Ints, count: int) -> Ints:
+    """For each of ``count`` rows the sum of its tokens; UNKNOWN where one of them is."""
+    uncounted = np.bincount(rows, weights=tokens == UNKNOWN, minlength=count) > 0
+    added = np.bincount(rows, weights=tokens, minlength=count).astype(np.int32)
+    return np.where(uncounted, np.int32(UNKNOWN), added)
 
 
 def _last_known(rows: NDArray[np.intp], values: NDArray[Any], count: int) -> NDArray[Any]:

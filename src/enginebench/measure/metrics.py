@@ -148,10 +148,16 @@ def request_values(name: str, record: RoundRecord) -> Floats:
 
 
 def token_gaps_s(record: RoundRecord) -> Floats:
-    """ITL: a value per token after the first chunk of each completed request, and +∞ per token of one that failed."""
+    """ITL: a value per token after the first arrival of each completed request, and +∞ per token of one that failed.
+
+    Chunks that one read brought have one stamp, and are one arrival: their order within it is not seen.
+    """
     requests, chunks = record.requests, record.chunks
     order = np.argsort(chunks.request, kind="stable")
     request, stamp_ns, tokens = chunks.request[order], chunks.stamp_ns[order], chunks.tokens[order]
+    if len(order):
+        begins = np.flatnonzero(np.r_[True, (np.diff(request) != 0) | (np.diff(stamp_ns) != 0)])
+        request, stamp_ns, tokens = request[begins], stamp_ns[begins], np.add.reduceat(tokens, begins)
     wanted = (request[1:] == request[:-1]) & np.isin(request[1:], requests.index[requests.ok])
     gaps_s, tokens = np.diff(stamp_ns)[wanted] / 1e9, tokens[1:][wanted]
     missing = int(np.sum(np.maximum(requests.requested_tokens[~requests.ok] - 1, 1)))

@@ -3,6 +3,7 @@
 Pure. Judges the client, not the engine: a cell can be valid and slow, or fast and invalid.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -87,15 +88,18 @@ def validity(
     why_uncalibrated: str = "",
     spoilt_rounds: int = 0,
     rounds: int = 1,
+    hidden_first_s: float = 0.0,
 ) -> Validity:
     """Judge a cell.
 
-    ``metrics``: as they stand in run.json. ``spoilt_rounds``: those in which the clock was set.
+    ``metrics``: as they stand in run.json. ``spoilt_rounds``: those in which the clock was set. ``hidden_first_s``: how
+    much earlier first tokens may have come than they were read, with later ones, on average.
     """
     margins = _margins(metrics, gates)
     endpoints = {name: _endpoint(name, margin, metrics, calibration) for name, margin in margins.items()}
     levels, reasons = [each.level for each in endpoints.values()], list(_error_reasons(endpoints))
-    for level, reason in (_slip(metrics), _clock(spoilt_rounds, rounds), _reach(calibration)):
+    hidden = _hidden(hidden_first_s, metrics, margins.get("ttft_p50", DEFAULT_MARGIN))
+    for level, reason in (_slip(metrics), hidden, _clock(spoilt_rounds, rounds), _reach(calibration)):
         levels.append(level)
         reasons += [reason] if reason else []
     if calibration is None:
@@ -196,6 +200,15 @@ def _tail_of_slip(slip: Mapping[str, float | None], limit_s: float) -> tuple[flo
         return p99_s, _against(p99_s, limit_s)
     at_most: Level = "degraded" if most_s > limit_s else "valid"
     return most_s, worst([at_most, _against(slip.get("p50") or 0.0, limit_s)])
+
+
+def _hidden(hidden_s: float, metrics: Mapping[str, Any], margin: float) -> tuple[Level, str]:
+    """First tokens that one read brought together with later ones: a starved client, or a server that holds them."""
+    middle_s = _measured("ttft_p50", metrics)
+    if not middle_s or (level := _against(hidden_s / middle_s, margin / 2)) == "valid":
+        return "valid", ""
+    earlier = f"{hidden_s * 1e3:.3g} ms earlier on average" if math.isfinite(hidden_s) else "much earlier"
+    return level, f"first tokens came in one read with later ones, and may have been there {earlier}"
 
 
 def _clock(spoilt: int, rounds: int) -> tuple[Level, str]:

@@ -5,6 +5,7 @@ showed; cells that are alike share a calibration. The server under test is idle 
 processor is not in the error. A calibration that fails makes a cell uncalibrated, never failed.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class ClientCheck:
             why_uncalibrated=why,
             spoilt_rounds=sum(not record.valid for record in measured),
             rounds=len(measured),
+            hidden_first_s=hidden_first_s(measured),
         )
         return {"calibration": self._keep(found), "validity": judged.as_json()}
 
@@ -114,6 +116,26 @@ def chunk_gap_s(record: RoundRecord) -> float | None:
     order = np.argsort(chunks.request, kind="stable")
     same = np.diff(chunks.request[order]) == 0
     return _median_above_0(np.diff(chunks.stamp_ns[order])[same] / 1e9)
+
+
+def hidden_first_s(records: Sequence[RoundRecord]) -> float:
+    """How much earlier first tokens may have come than their stamps say, on average.
+
+    Where one read brought more with the first token, all have its stamp: a usual gap for each arrival beside it.
+    """
+    beside = np.concatenate([_beside_first(record) for record in records if record.streaming] or [np.zeros(0)])
+    if not beside.any():
+        return 0.0
+    gaps_s = [gap_s for record in records if (gap_s := chunk_gap_s(record)) is not None]
+    return float(beside.mean() * np.median(gaps_s)) if gaps_s else math.inf
+
+
+def _beside_first(record: RoundRecord) -> Any:
+    """For each answer, how many of its chunks came with the first one."""
+    order = np.argsort(record.chunks.request, kind="stable")
+    request, stamp_ns = record.chunks.request[order], record.chunks.stamp_ns[order]
+    _, begins, sizes = np.unique(request, return_index=True, return_counts=True)
+    return np.add.reduceat(stamp_ns == np.repeat(stamp_ns[begins], sizes), begins) - 1 if len(begins) else begins
 
 
 def _median_above_0(values_s: Any) -> float | None:
