@@ -140,8 +140,7 @@ def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
     option = config.option
     bench.shards = read_shards(option.shards, cells)
     bench.attached = _attached(option, paths)
-    named = only_build(option.build)
-    build = build_from_option(named, config.rootpath, option.tokenizer, option.trust_remote_code)
+    build = build_from_option(only_build(option.build), config.rootpath, option.tokenizer, option.trust_remote_code)
     bench.attached.check(paths, build.kind)
     engine = read_settings(option.engine, build, [path for path in paths if not bench.attached.urls_of(path)])
     plan = make_plan(
@@ -330,8 +329,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
     try:
         return (yield)
     finally:  # comparing may raise, and our table must not be lost with it
-        campaign = terminalreporter.config.stash[BENCH].campaign
-        if campaign is not None:
+        if campaign := terminalreporter.config.stash[BENCH].campaign:
             _write_summary(terminalreporter, campaign)
 
 
@@ -340,7 +338,8 @@ def _write_summary(terminal: pytest.TerminalReporter, campaign: "Campaign") -> N
 
     terminal.section("enginebench", sep="=")
     width, colour = terminal._tw.fullwidth, terminal.hasmarkup
-    terminal.write(summary_text(campaign.directory, width=width, colour=colour))
+    for line in summary_text(campaign.directory, width=width, colour=colour).splitlines():
+        terminal.write_line(line)  # one by one: a terminal that has no way to show a character gets it escaped
     if not campaign.measured:
         terminal.write_line("No cell was measured: the run fails.", red=True)
 

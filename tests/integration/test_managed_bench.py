@@ -17,7 +17,7 @@ import pytest
 
 from enginebench.builds.build import read_build
 from enginebench.cli import main
-from enginebench.errors import ServerError
+from enginebench.errors import ServerError, SessionError
 from enginebench.reference.build import write_build
 from enginebench.run.attached import Attached
 from enginebench.server.image import MPIRUN, SERVER
@@ -230,5 +230,9 @@ def test_what_our_own_server_offers_depends_on_the_build() -> None:
         Attached().check(["llmapi"], "tensorrt_llm")
     with pytest.raises(ServerError, match="of no use without a path to it"):
         Attached(("http://127.0.0.1:9",)).check(["direct"])
+    with pytest.raises(ServerError, match=r"--openai-model m is of no use .*: add --path openai-completions"):
+        Attached(openai_model="m").check(["direct"])
+    with pytest.raises(SessionError, match=r"No OpenAI-compatible server answers at http://127\.0\.0\.1:9"):
+        Attached(openai_urls=("http://127.0.0.1:9",), openai_model="m").check(["openai-chat"])
     assert Attached().starts(["direct", "ensemble"])
     assert not Attached(("http://127.0.0.1:9",)).starts(["direct", "ensemble"])

@@ -70,16 +70,19 @@ class Attached:
         return any(path in MODELS and not self.urls_of(path) for path in paths)
 
     def check(self, paths: Collection[str], kind: str = "reference") -> None:
-        """Raise EnginebenchError unless ``paths`` can all be reached, and every server that is named is needed.
+        """Raise EnginebenchError unless ``paths`` can all be reached, and all that is named is needed.
 
         ``kind``: of the build, which decides what a server of our own can offer.
         """
-        for option, urls, ways in (
+        for option, given, ways in (
             ("--triton-url", self.triton_urls, MODELS),
             ("--openai-url", self.openai_urls, ENDPOINTS),
+            ("--openai-model", [self.openai_model] if self.openai_model else [], ENDPOINTS),
         ):
-            if urls and not any(path in ways for path in paths):
-                raise ServerError(f"{option} {urls[0]} is of no use without a path to it: add --path {list(ways)[-2]}.")
+            if given and not any(path in ways for path in paths):
+                raise ServerError(
+                    f"{option} {given[0]} is of no use without a path to it: add --path {list(ways)[-2]}."
+                )
         offered = OF_CHECKPOINTS if kind == "pytorch" else EMBEDDED
         for path in paths:
             if path != "direct" and path not in offered and not self.urls_of(path):

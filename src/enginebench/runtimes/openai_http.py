@@ -108,8 +108,8 @@ def _card(url: str, model: object) -> Mapping[str, Any]:
     host, _ = resolve(url)
     try:
         (listed,) = ask(host, SERVER, "/v1/models")
-    except SessionError:
-        if model is None:
+    except SessionError as error:
+        if model is None or isinstance(error.__cause__, OSError | HTTPException):  # there is no server at all
             raise
         listed = {}
     data = listed.get("data")
