@@ -1,10 +1,11 @@
 """The process that samples: ``python -m enginebench.measure.sampler``. ``telemetry`` says what its numbers mean.
 
-Commands come as JSON lines on standard input: ``{"watch": role, "pid": pid}``, ``{"unwatch": role}`` and
-``{"edge": number, "mark": name}``. What it says leaves as JSON lines on standard output: a greeting with the facts of
-each GPU, then samples ``[stamp_ns, {role: bytes}, [a row of gpu_trace.COLUMNS for each GPU] or null]``, once a second a
-state of the GPUs, and an edge for each that is asked for. The end of the input ends it. ``--record FILE`` writes the
-same lines to a file, which is a trace for ``--gpu-trace FILE``: ``sleep 30 | python -m … --record FILE``.
+Commands come as JSON lines on standard input: ``{"watch": role, "pid": pid}``, ``{"unwatch": role}`` and ``{"edge":
+number, "mark": name}``. What it says leaves as JSON lines on standard output: a greeting with the facts of each GPU,
+then samples ``[stamp_ns, {role: bytes}, [a row of gpu_trace.COLUMNS for each GPU] or null]``, once a second, or less
+often where that is dear, a state of the GPUs, and an edge for each that is asked for. The end of the input ends it.
+``--record FILE`` writes the same lines to a file, which is a trace for ``--gpu-trace FILE``: ``sleep 30 | python -m …
+--record FILE``.
 """
 
 import argparse
@@ -29,8 +30,8 @@ from enginebench.errors import WorkerError
 from enginebench.measure.gpu_trace import COLUMNS, SCHEMA, GpuFacts, TraceReader
 from enginebench.measure.nvml import NvmlReader
 
-LOOK_SHARE, SAMPLE_SHARE = 0.002, 0.006
-"""Of a core: what looking up descendants and what sampling may cost; with the waking up, about 1% together."""
+LOOK_SHARE, STATE_SHARE, SAMPLE_SHARE = 0.001, 0.001, 0.006
+"""Of a core: what looking up descendants, states, and samples may cost; with the waking up, less than 1% together."""
 
 JUDGED_BY = 20  # samples, of whose costs the median counts: a single dear one must not leave gaps behind it
 STATE_PERIOD_S = 1.0
@@ -178,16 +179,18 @@ class Sampler:
         started_s = time.thread_time()
         stamp_ns = now_ns()
         self._voice.say([stamp_ns, self._trees.resident(), self._gpus.read(stamp_ns)])
+        self._costs_s.append(time.thread_time() - started_s)
         if time.monotonic() >= self._next_state_s:
             self._say_state(stamp_ns)
-        self._costs_s.append(time.thread_time() - started_s)
         self._next_s = time.monotonic() + max(self._period_s, median(self._costs_s) / SAMPLE_SHARE)
 
     def _say_state(self, stamp_ns: int) -> None:
-        self._next_state_s = time.monotonic() + STATE_PERIOD_S
+        started_s = time.thread_time()
         if self._gpus.gpus is not None:
             processes, events = self._gpus.state()
             self._voice.say({"stamp_ns": stamp_ns, "processes": processes, "events": events})
+        cost_s = time.thread_time() - started_s
+        self._next_state_s = time.monotonic() + max(STATE_PERIOD_S, cost_s / STATE_SHARE)
 
 
 def _host() -> dict[str, Any]:
