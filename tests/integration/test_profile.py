@@ -6,13 +6,16 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from enginebench.errors import EnginebenchError
 from enginebench.measure.profilers import NO_RANGES
+from enginebench.measure.worker_process import Worker
 from enginebench.plan.cells import Cell
 from enginebench.plan.load import Batch
 from enginebench.profile.gaps import PREFILL
+from enginebench.profile.nsys import worker_wrapper
 from enginebench.profile.rerun import check_request
 from enginebench.report.profiles import profiles_section
 from enginebench.run.attached import Attached
@@ -132,6 +135,19 @@ def test_what_breaks_in_nsys_is_said(
     assert said in " ".join([found.data["reason"] or "", *found.data["notes"]])
     assert found.taken is (broken == "export")  # the report is there, for nsys-ui
     assert str(found.data["reason"] or found.directory) in told[0]
+    assert profiles_section({"id": "2026", "build": {"kind": "reference"}, "cells": {}}, tmp_path) is not None
+
+
+def test_an_nsys_whose_worker_is_killed_ends_in_order(tmp_path: Path) -> None:
+    """It would leave its agent otherwise."""
+    nsys_on_path(tmp_path / "bin")
+    wrapper = worker_wrapper(str(tmp_path / "bin" / "nsys"), tmp_path)
+    worker = Worker.start(None, tmp_path / "worker.log", wrapper=wrapper)
+    inner = psutil.Process(worker.pid).children(recursive=True)
+    worker.kill()
+    assert inner
+    assert not any(process.is_running() for process in inner)
+    assert "Generated:" in (tmp_path / "worker.log").read_text()  # the last that nsys says
 
 
 @needs_compiler

@@ -38,7 +38,7 @@ OPEN_TIMEOUT_S = 900.0  # engines of some hundred GiB come from a network file s
 ANSWER_TIMEOUT_S = 120.0
 CLOSE_TIMEOUT_S = 30.0
 EXIT_TIMEOUT_S = 5.0
-WRAPPER_EXIT_S = 15.0  # without the worker a profiler ends its own processes, which are in groups of their own
+WRAPPER_EXIT_S = 15.0  # when its worker was killed
 PROFILE_TIMEOUT_S = 600.0  # traces of a long round take minutes to be written
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -188,16 +188,23 @@ class Worker:
         if self._killed:
             return
         self._killed = True
+        try:
+            self._let_wrapper_end()
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)  # the group outlives its leader while any child of it lives
+            self._process.wait()
+            self._hang_up()
+
+    def _let_wrapper_end(self) -> None:
+        """Nsight Systems runs the worker, and an agent, in groups of their own: it ends both once the worker dies."""
         if self._ending_s:
             self._hang_up()
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(WRAPPER_EXIT_S)
-        with suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)  # the group outlives its leader while any child of it lives
-        self._process.wait()
-        self._hang_up()
 
     def _hang_up(self) -> None:
+        """Close what leads to the worker, which ends then."""
         for pipe in (self._answers, self._commands, self._process.stdin, self._process.stdout):
             if pipe is not None:
                 with suppress(OSError):

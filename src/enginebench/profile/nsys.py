@@ -94,7 +94,10 @@ def why_no_report(directory: Path) -> str:
             f"nsys recorded {raw[0].name} and could not make a report of it: its importer is missing. Install all of "
             "Nsight Systems (package nsight-systems-cli), not the part that another tool brings along."
         )
-    return "Nsight Systems left no report: its capture range was not opened, or it broke; see profiles/nsys/logs."
+    return (
+        "Nsight Systems left no report: its capture range was not opened (several ranks open it at the iterations of "
+        "TLLM_PROFILE_START_STOP), or it broke; see profiles/nsys/logs."
+    )
 
 
 def read_report(nsys: str, report: Path) -> Recorded:
