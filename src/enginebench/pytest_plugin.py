@@ -120,7 +120,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     try:
         bench.plan = _plan(session.config, bench, cells)
         bench.campaign = _start(session.config, bench)
-    except EnginebenchError as error:
+    except (EnginebenchError, OSError) as error:
         raise pytest.UsageError(str(error)) from error
 
 

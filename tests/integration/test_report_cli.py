@@ -53,6 +53,7 @@ def test_report_opens_a_browser(root: Path) -> None:
         (["show", "2026"], "'2026' means 2 runs"),
         (["show", OLD, "--cell", "nonsense"], "has no cell 'nonsense'"),
         (["export", OLD, "--json", "--requests"], "--requests goes with --csv alone"),
+        (["show", "x" * 300], "File name too long"),
         (["export", OLD, "--csv", "--requests"], "holds no request of any cell"),
         (["export", OLD, "--csv", "--out", "reports"], "cannot be written (Is a directory)"),
     ],

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with printing():
             options = parser().parse_args(arguments)
             return int(options.run(options) or 0)
-    except EnginebenchError as error:
+    except (EnginebenchError, OSError, MemoryError) as error:  # the machine's own refusals are sentences, too
         print(f"enginebench: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
