@@ -29,16 +29,16 @@ NAMES = (
 
 _STAMP = "%m-%d-%Y %H:%M:%S.%f"  # local time, as TensorRT-LLM writes it
 
-SAMPLED: Mapping[str, tuple[str, str, str]] = {
-    "active": (page.REQUESTS, "request_type", "active"),
-    "queued": (page.REQUESTS, "request_type", "waiting"),
-    "paused": (page.IN_FLIGHT, "inflight_batcher_specific_metric", "paused_requests"),
-    "context_tokens": (page.IN_FLIGHT, "inflight_batcher_specific_metric", "total_context_tokens"),
-    "generation_tokens": (page.IN_FLIGHT, "inflight_batcher_specific_metric", "generation_requests"),
-    "kv_blocks_used": (page.KV_BLOCKS, "kv_cache_block_type", "used"),
-    "kv_blocks_total": (page.KV_BLOCKS, "kv_cache_block_type", "max"),
+SAMPLED = {
+    "active": page.ACTIVE,
+    "queued": page.WAITING,
+    "paused": page.PAUSED,
+    "context_tokens": page.CONTEXT_TOKENS,
+    "generation_tokens": page.GENERATION_REQUESTS,
+    "kv_blocks_used": page.KV_USED,
+    "kv_blocks_total": page.KV_MAX,
 }
-"""Name → family, label and its value, of the backend's gauges."""
+"""What the backend's gauges tell of it."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -116,7 +116,8 @@ def from_pages(samples: Sequence[PageSample], started_ns: int, ended_ns: int) ->
     for sample in samples:
         state |= page.series(sample.changed)
         if started_ns <= sample.stamp_ns <= ended_ns:
-            rows.append({"stamp_ns": sample.stamp_ns, **{name: page.gauge(state, *SAMPLED[name]) for name in SAMPLED}})
+            told = {name: page.gauge(state, which) for name, which in SAMPLED.items()}
+            rows.append({"stamp_ns": sample.stamp_ns, **told})
     return _columns([row for row in rows if any(row[name] is not None for name in SAMPLED)])
 
 

@@ -14,22 +14,22 @@ from enginebench.report.cells import CellView, Json
 from enginebench.report.figures import Axis, Figure, Marks, Plot, Rule
 from enginebench.report.units import count
 from enginebench.report.view import Column, Table, Text
-from enginebench.server.metrics_page import IN_FLIGHT, INSTANCE, KV_BLOCKS, REQUESTS
+from enginebench.server.metrics_page import INSTANCE, KV_MAX, KV_USED, PAUSED, SCHEDULED, WAITING, Gauge
 from enginebench.store import Run
 from enginebench.store_tables import read_columns
 
 IN_BATCH = (
-    ("scheduled", REQUESTS, "scheduled", "in the batch"),
-    ("waiting", REQUESTS, "waiting", "waiting"),
-    ("paused", IN_FLIGHT, "paused_requests", "paused"),
+    ("scheduled", SCHEDULED, "in the batch"),
+    ("waiting", WAITING, "waiting"),
+    ("paused", PAUSED, "paused"),
 )
 OF_EACH = (
-    ("In the batch", "requests", REQUESTS, "scheduled"),
-    ("Waiting", "requests", REQUESTS, "waiting"),
-    ("Paused", "requests", IN_FLIGHT, "paused_requests"),
-    ("KV cache", "blocks", KV_BLOCKS, "used"),
+    ("In the batch", "requests", SCHEDULED),
+    ("Waiting", "requests", WAITING),
+    ("Paused", "requests", PAUSED),
+    ("KV cache", "blocks", KV_USED),
 )
-"""What is drawn of several servers: title, unit, family and label."""
+"""What is drawn of several servers: title, unit and gauge."""
 MOST_LINES = 8
 """Of several servers that are drawn."""
 
@@ -63,8 +63,8 @@ def _plots(cell: CellView, pages: Pages, run: Json, directory: Path | None) -> t
     """Of one server: what they show, and the plots; None: nothing is known."""
     server = cell.record["server"]
     span = (server["started_ns"], server["ended_ns"])
-    batch = {name: _steps(pages, family, kind, *span) for name, family, kind, _ in IN_BATCH}
-    used, most = (_steps(pages, KV_BLOCKS, kind, *span) for kind in ("used", "max"))
+    batch = {name: _steps(pages, gauge, *span) for name, gauge, _ in IN_BATCH}
+    used, most = (_steps(pages, gauge, *span) for gauge in (KV_USED, KV_MAX))
     if not any(steps[0] for steps in batch.values()):
         return None
     plots = [_batch_plot(batch, _client_steps(cell, run, directory, span[0]))]
@@ -78,8 +78,8 @@ def _plots_of_each(cell: CellView, pages: Pages, *_: object) -> tuple[str, tuple
     server = cell.record["server"]
     urls = [part["server"] for part in server["servers"]]
     plots = []
-    for title, unit, family, kind in OF_EACH:
-        steps = {url: _steps(pages, family, kind, server["started_ns"], server["ended_ns"], url) for url in urls}
+    for title, unit, gauge in OF_EACH:
+        steps = {url: _steps(pages, gauge, server["started_ns"], server["ended_ns"], url) for url in urls}
         marks = tuple(Marks(url, "steps", *each) for url, each in steps.items() if each[0])
         if any(any(each[1]) for each in steps.values()):
             plots.append(Plot(title, Axis("time", "s", from_zero=False), Axis(unit), marks[:MOST_LINES]))
@@ -104,7 +104,7 @@ def _finding_of_each(parts: Sequence[Json]) -> str:
 def _batch_plot(batch: Mapping[str, Steps], client: Steps) -> Plot:
     marks = [
         Marks(words, "steps", *batch[name], role="bad" if name == "paused" else "warn" if name == "waiting" else "")
-        for name, _, _, words in IN_BATCH
+        for name, _, words in IN_BATCH
         if any(batch[name][1]) or (name == "scheduled" and batch[name][0])
     ]
     if client[0]:
@@ -118,7 +118,7 @@ def _kv_plot(used: Steps, most: Steps) -> Plot:
     return Plot("KV cache", Axis("time", "s", from_zero=False), Axis("blocks"), marks, rules)
 
 
-def _steps(pages: Pages, family: str, kind: str, start_ns: int, end_ns: int, server: str | None = None) -> Steps:
+def _steps(pages: Pages, gauge: Gauge, start_ns: int, end_ns: int, server: str | None = None) -> Steps:
     """A gauge from ``start_ns`` to ``end_ns``: seconds and values; empty: not offered, or never read.
 
     ``server``: of this one among several.
@@ -128,8 +128,10 @@ def _steps(pages: Pages, family: str, kind: str, start_ns: int, end_ns: int, ser
     columns = (pages[name] for name in ("stamp_ns", "family", "labels", "value"))
     chosen = [
         (int(stamp), float(value))
-        for stamp, name, labels, value in zip(*columns, strict=True)
-        if name == family and stamp <= end_ns and kind in labels.values() and server in (None, labels.get(INSTANCE))
+        for stamp, family, labels, value in zip(*columns, strict=True)
+        if (family, labels.get(gauge.label)) == (gauge.family, gauge.kind)
+        and stamp <= end_ns
+        and server in (None, labels.get(INSTANCE))
     ]
     before = [value for stamp, value in chosen if stamp <= start_ns]
     inside = [((stamp - start_ns) / 1e9, value) for stamp, value in chosen if stamp > start_ns]

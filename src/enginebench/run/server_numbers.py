@@ -25,16 +25,16 @@ IDLE_TIMEOUT_S = 60.0
 STANDING_S = 3.0
 """An engine whose iterations stand still for so long computes nothing, whatever a gauge says that nobody renews."""
 
-GAUGES: Mapping[str, tuple[str, str, str]] = {
-    "active": (page.REQUESTS, "request_type", "active"),
-    "scheduled": (page.REQUESTS, "request_type", "scheduled"),
-    "waiting": (page.REQUESTS, "request_type", "waiting"),
-    "paused": (page.IN_FLIGHT, "inflight_batcher_specific_metric", "paused_requests"),
-    "kv_used": (page.KV_BLOCKS, "kv_cache_block_type", "used"),
-    "kv_max": (page.KV_BLOCKS, "kv_cache_block_type", "max"),
-    "iterations": (page.GENERAL, "general_type", "iteration_counter"),
+GAUGES = {
+    "active": page.ACTIVE,
+    "scheduled": page.SCHEDULED,
+    "waiting": page.WAITING,
+    "paused": page.PAUSED,
+    "kv_used": page.KV_USED,
+    "kv_max": page.KV_MAX,
+    "iterations": page.ITERATIONS,
 }
-"""What is summed up of a cell's rounds: name → family, label and its value."""
+"""What is summed up of a cell's rounds."""
 
 _IDLE_WORST_FIRST = ("failed", "unverified", "verified")
 _TOKENS = f"{page.OUTPUT_TOKENS}_sum"
@@ -245,7 +245,7 @@ def _gauges(sampler: ServerSampler | None, rounds: Sequence[RoundRecord]) -> dic
             continue
         pages += 1
         for name, which in GAUGES.items():
-            if (value := page.gauge(state, *which)) is not None:
+            if (value := page.gauge(state, which)) is not None:
                 seen.setdefault(name, []).append(value)
     summary = {name: {"min": min(values), "max": max(values)} for name, values in seen.items()}
     return {"pages": pages, "missed": sampler.missed, "values": summary}

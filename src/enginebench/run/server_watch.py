@@ -124,10 +124,10 @@ def _state(last: Counters, now: Counters) -> str:
         return "unverified"
     if sum(page.values(now.page, page.PENDING, "model").values()):
         return "busy"
-    active = page.values(now.page, page.REQUESTS, "request_type").get("active")
+    active = page.gauge(page.series(now.page), page.ACTIVE)
     if active is None:
         return "unverified"
-    iterations = [page.values(each.page, page.GENERAL, "general_type").get("iteration_counter") for each in (last, now)]
+    iterations = [page.gauge(page.series(each.page), page.ITERATIONS) for each in (last, now)]
     if active == 0:
         return "verified"
     return "standing" if iterations[0] is not None and iterations[0] == iterations[1] else "busy"

@@ -28,6 +28,25 @@ GPU = "nv_gpu_"
 EXPECTED = (REQUESTS, KV_BLOCKS, IN_FLIGHT, GENERAL, OUTPUT_TOKENS, PENDING, SUCCESS, GPU)
 """What a Triton with the C++ TensorRT-LLM backend offers, in versions since 0.16; of others some are missing."""
 
+
+class Gauge(NamedTuple):
+    """Where a gauge stands: in which family, under which label, and that label's value."""
+
+    family: str
+    label: str
+    kind: str
+
+
+ACTIVE = Gauge(REQUESTS, "request_type", "active")
+SCHEDULED = Gauge(REQUESTS, "request_type", "scheduled")
+WAITING = Gauge(REQUESTS, "request_type", "waiting")
+PAUSED = Gauge(IN_FLIGHT, "inflight_batcher_specific_metric", "paused_requests")
+CONTEXT_TOKENS = Gauge(IN_FLIGHT, "inflight_batcher_specific_metric", "total_context_tokens")
+GENERATION_REQUESTS = Gauge(IN_FLIGHT, "inflight_batcher_specific_metric", "generation_requests")
+KV_USED = Gauge(KV_BLOCKS, "kv_cache_block_type", "used")
+KV_MAX = Gauge(KV_BLOCKS, "kv_cache_block_type", "max")
+ITERATIONS = Gauge(GENERAL, "general_type", "iteration_counter")
+
 _LINE = re.compile(r"([A-Za-z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)(?:\s+-?\d+)?\s*")
 _LABEL = re.compile(r'\s*([A-Za-z_]\w*)="((?:[^"\\]|\\.)*)"\s*,?')
 _ESCAPES = {"\\n": "\n", '\\"': '"', "\\\\": "\\"}
@@ -76,9 +95,13 @@ def values(readings: Iterable[Reading], family: str, label: str) -> dict[str, fl
     return found
 
 
-def gauge(state: Mapping[tuple[str, Labels], float], family: str, label: str, kind: str) -> float | None:
-    """The sum of the values in ``state``, as of ``series``, of ``family`` with this label; None: not offered."""
-    found = [value for (known, labels), value in state.items() if known == family and (label, kind) in labels]
+def gauge(state: Mapping[tuple[str, Labels], float], which: Gauge) -> float | None:
+    """The sum of the values in ``state``, as of ``series``, whatever their other labels; None: not offered."""
+    found = [
+        value
+        for (family, labels), value in state.items()
+        if family == which.family and (which.label, which.kind) in labels
+    ]
     return sum(found) if found else None
 
 
