@@ -22,13 +22,18 @@ STEPS = ("queue", "prefill", "decode")
 """Arrival at the engine → first scheduled → first token → last token."""
 TRT_STAMPS, BATCH_EVENTS, OWN_STAMPS = "perf metrics", "CUDA events of the batch", "the reference engine's stamps"
 
-GAUGES: Mapping[str, tuple[str, ...]] = {
+IN_STATISTICS: Mapping[str, tuple[str, ...]] = {
     "active": ("numActiveRequests",),
     "queued": ("numQueuedRequests",),
+    "paused": ("inflightBatchingStats", "numPausedRequests"),
+    "context_tokens": ("inflightBatchingStats", "numCtxTokens"),
     "kv_blocks_used": ("kvCacheStats", "usedNumBlocks"),
     "kv_blocks_total": ("kvCacheStats", "maxNumBlocks"),
 }
-"""What is summed up of iterations, under our own names; where TensorRT-LLM's statistics have it."""
+"""Our own names of what is told of an iteration, and where TensorRT-LLM's statistics have it."""
+
+GAUGES = ("active", "queued", "kv_blocks_used", "kv_blocks_total")
+"""What is summed up of iterations."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -51,7 +56,7 @@ def engine_round(record: RoundRecord, observed: Mapping[str, Any], trim: Trim = 
     if rows and "first_scheduled_s" not in rows[0]:  # told from when the batch began to be computed: nobody waited
         times[:, 1] = stamps[:, 2]
     iterations = observed.get("iterations") or ()
-    gauges = {name: np.array([_gauge(row, name, place) for row in iterations]) for name, place in GAUGES.items()}
+    gauges = {name: np.array([_gauge(row, name) for row in iterations]) for name in GAUGES}
     return EngineRound(_source(rows), len(wanted), dict(zip(STEPS, times.T, strict=True)), gauges)
 
 
@@ -79,6 +84,16 @@ def waits_by_request(observed: Mapping[str, Any]) -> dict[int, float]:
     return {row["request"]: float(wait) for row in rows if (wait := row.get("first_scheduled_s")) is not None}
 
 
+def told_of(iteration: Mapping[str, Any], name: str) -> Any:
+    """What is told under our own ``name``, or where TensorRT-LLM has it; None: nothing is."""
+    value: Any = iteration.get(name)
+    if value is None:
+        value = iteration
+        for key in IN_STATISTICS[name]:
+            value = value.get(key) if isinstance(value, Mapping) else None
+    return value
+
+
 def _source(rows: Sequence[Mapping[str, Any]]) -> str | None:
     if not rows:
         return None
@@ -92,12 +107,8 @@ def _stamps_s(row: Mapping[str, Any]) -> tuple[float, ...]:
     return (0.0, *(float("nan") if row.get(name) is None else float(row[name]) for name in names))
 
 
-def _gauge(row: Mapping[str, Any], name: str, place: Sequence[str]) -> float:
-    value: Any = row.get(name)
-    if value is None:
-        value = row
-        for key in place:
-            value = value.get(key) if isinstance(value, Mapping) else None
+def _gauge(iteration: Mapping[str, Any], name: str) -> float:
+    value = told_of(iteration, name)
     return float("nan") if value is None else float(value)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from enginebench.measure.engine_record import IN_STATISTICS, told_of
 from enginebench.measure.server_sampler import PageSample
 from enginebench.server import metrics_page as page
 
@@ -81,19 +82,13 @@ def from_observed(rows: Sequence[Mapping[str, Any]], to_monotonic: Callable[[int
 def _from_tensorrt_llm(row: Mapping[str, Any], to_monotonic: Callable[[int], int]) -> dict[str, Any]:
     """An entry of ``get_stats``, or of the Executor's iteration statistics."""
     flight = row.get("inflightBatchingStats") or {}
-    kv = row.get("kvCacheStats") or {}
     latency_ms = row.get("iterLatencyMS")
     each = flight.get("avgNumDecodedTokensPerIter") or 1.0  # the PyTorch backend says 0
     decoding = flight.get("numGenRequests")
     return {
         "stamp_ns": _stamp_ns(row.get("timestamp"), to_monotonic),
-        "active": row.get("numActiveRequests"),
-        "queued": row.get("numQueuedRequests"),
-        "paused": flight.get("numPausedRequests"),
-        "context_tokens": flight.get("numCtxTokens"),
+        **{name: told_of(row, name) for name in IN_STATISTICS},
         "generation_tokens": None if decoding is None else decoding * max(1.0, each),
-        "kv_blocks_used": kv.get("usedNumBlocks"),
-        "kv_blocks_total": kv.get("maxNumBlocks"),
         "step_ns": None if not latency_ms else round(latency_ms * 1e6),
     }
 
