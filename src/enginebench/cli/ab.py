@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from enginebench.cli.options import add_choices, add_files, add_judging, add_place, comparison_json, publish, write
+from enginebench.cli.options import add_choices, add_files, add_judging, add_place, publish
 from enginebench.errors import RunError
 
 if TYPE_CHECKING:
@@ -82,25 +82,17 @@ def _introduce(plan: "AbPlan", max_minutes: float | None) -> Mapping[str, float]
 
 
 def _conclude(outcome: "Outcome", options: argparse.Namespace) -> int:
-    from enginebench.run.pages import page_place
+    from enginebench.run.baselines import find_stored
+    from enginebench.run.pages import keep_comparison
 
-    comparison = outcome.comparison
+    comparison, root = outcome.comparison, Path.cwd()
     publish(comparison, options)
-    place = page_place(comparison, options.out)
-    write(place.parent / "comparison.json", comparison_json(comparison))
     for side, directory in outcome.directories.items():
         print(f"{side}: {directory / 'report.html'}")
-    print(f"comparison: {place.parent / 'comparison.json'}")
-    print(f"page: {_page(outcome, place)}")
+    old, new = (find_stored(str(outcome.directories[side]), root) for side in ("old", "new"))
+    page = keep_comparison(comparison, old, new, root, options.out)
+    print(f"comparison: {page.parent / 'comparison.json'}")
+    print(f"page: {page}")
     if outcome.error is not None:
         raise outcome.error
     return 130 if outcome.interrupted else comparison.gate.exit_code
-
-
-def _page(outcome: "Outcome", place: Path) -> Path:
-    from enginebench.run.baselines import find_stored
-    from enginebench.run.pages import publish_page
-
-    root = Path.cwd()
-    old, new = (find_stored(str(outcome.directories[side]), root) for side in ("old", "new"))
-    return publish_page(outcome.comparison, old, new, root, place)

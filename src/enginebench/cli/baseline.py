@@ -3,13 +3,15 @@
 import argparse
 from pathlib import Path
 
+from enginebench.cli.options import add_run
+
 
 def add_baseline(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command ``baseline`` and its own commands."""
     baseline = commands.add_parser("baseline", help="keep a run as a baseline under reports/baselines, list, show one")
     kinds = baseline.add_subparsers(required=True, metavar="COMMAND")
     save = kinds.add_parser("save", help="keep what a comparison needs of a run; small enough for git")
-    save.add_argument("run_text", metavar="RUN", help="a directory, the beginning of an id in reports/runs, or latest")
+    add_run(save)
     save.add_argument("--name", metavar="NAME", help="by which it is found (default: the name of its build)")
     save.add_argument("--replace", action="store_true", help="when there is one of that name already")
     save.set_defaults(run=_save)

@@ -4,20 +4,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from enginebench.cli.options import (
-    add_allowing,
-    add_files,
-    add_judging,
-    add_place,
-    comparison_json,
-    publish,
-    write,
-)
+from enginebench.cli.options import RUN, add_allowing, add_files, add_judging, add_place, publish
 
 if TYPE_CHECKING:
     from enginebench.report.comparison import Comparison
 
-_RUN = "a run: a directory, the beginning of an id in reports/runs, or latest; or the name or file of a baseline"
+_RUN = f"a run: {RUN}; or the name or file of a baseline"
 
 
 def add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -62,12 +54,10 @@ def _gate(options: argparse.Namespace) -> int:
 
 def _judged(options: argparse.Namespace) -> "Comparison":
     """Compare, print, and write what is asked for and the page."""
-    from enginebench.run.pages import compare_stored, page_place, publish_page
+    from enginebench.run.pages import compare_stored, keep_comparison
 
     root = Path.cwd()
     comparison, old, new = compare_stored(options.old, options.new, root, options.policy, options.allow, options.gate)
     publish(comparison, options)
-    place = page_place(comparison, options.out)
-    write(place.parent / "comparison.json", comparison_json(comparison))
-    print(f"page: {publish_page(comparison, old, new, root, place)}")
+    print(f"page: {keep_comparison(comparison, old, new, root, options.out)}")
     return comparison

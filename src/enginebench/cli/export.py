@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from enginebench.cli.options import add_run
 from enginebench.errors import RunError
 
 if TYPE_CHECKING:
@@ -15,9 +16,7 @@ if TYPE_CHECKING:
 def add_export(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command ``export``."""
     export = commands.add_parser("export", help="write a stored run as CSV, JSON or Markdown")
-    export.add_argument(
-        "run_text", metavar="RUN", help="a directory, the beginning of an id in reports/runs, or 'latest'"
-    )
+    add_run(export)
     form = export.add_mutually_exclusive_group(required=True)
     form.add_argument("--csv", action="store_const", dest="form", const="csv", help="a line per cell, every metric")
     form.add_argument("--json", action="store_const", dest="form", const="json", help="all that the run's page says")

@@ -1,7 +1,6 @@
-"""Options that commands around verdicts share: what is measured, how strict, what may differ, and what is written."""
+"""What commands share on the command line: the run, what is measured, how strict, what may differ, what is written."""
 
 import argparse
-import json
 import os
 import shutil
 import sys
@@ -14,6 +13,14 @@ from enginebench.files import write_text
 
 if TYPE_CHECKING:
     from enginebench.report.comparison import Comparison
+
+
+RUN = "a directory, the beginning of an id in reports/runs, or 'latest'"
+
+
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """Add ``RUN``, the stored run that is meant, as ``run_text``."""
+    parser.add_argument("run_text", metavar="RUN", help=RUN)
 
 
 def add_choices(parser: argparse.ArgumentParser) -> None:
@@ -93,6 +100,7 @@ def publish(comparison: "Comparison", options: argparse.Namespace) -> None:
     Raises:
         RunError: a file cannot be written.
     """
+    from enginebench.report.comparison import comparison_json
     from enginebench.report.comparison_junit import comparison_junit
     from enginebench.report.comparison_markdown import comparison_markdown
     from enginebench.report.comparison_terminal import comparison_text
@@ -107,11 +115,6 @@ def publish(comparison: "Comparison", options: argparse.Namespace) -> None:
     if summary:
         with suppress(OSError), Path(summary).open("a", encoding="utf-8") as file:  # a summary is no reason to fail
             file.write(f"{markdown}\n")
-
-
-def comparison_json(comparison: "Comparison") -> str:
-    """The content of ``comparison.json``."""
-    return json.dumps(comparison.as_json(), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
 def write(path: Path | None, text: str) -> None:

@@ -5,18 +5,14 @@ import sys
 import webbrowser
 from pathlib import Path
 
+from enginebench.cli.options import RUN
 from enginebench.errors import RunError
 
 
 def add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command ``report``."""
     report = commands.add_parser("report", help="write the page of a stored run, of two that are compared, or of all")
-    report.add_argument(
-        "runs",
-        nargs="*",
-        metavar="RUN",
-        help="a directory, the beginning of an id in reports/runs, or 'latest'; two, old and new, are compared",
-    )
+    report.add_argument("runs", nargs="*", metavar="RUN", help=f"{RUN}; two, old and new, are compared")
     report.add_argument("--index", action="store_true", help="write reports/index.html, the page of all runs")
     report.add_argument("--open", action="store_true", help="open the page in the browser")
     report.add_argument("--out", type=Path, metavar="FILE", help="write the page there (default: beside the run)")
@@ -62,15 +58,14 @@ def _write_page(options: argparse.Namespace) -> Path:
 
 
 def _write_comparison(options: argparse.Namespace) -> Path:
-    from enginebench.cli.options import comparison_json, write
     from enginebench.report.comparison_words import headline
-    from enginebench.run.pages import compare_stored, page_place, publish_page
+    from enginebench.run.pages import compare_stored, keep_comparison, publish_page
 
     root = Path.cwd()
     comparison, old, new = compare_stored(options.runs[0], options.runs[1], root)
-    place = options.out or page_place(comparison)
-    if options.out is None:
-        write(place.parent / "comparison.json", comparison_json(comparison))
-    page = publish_page(comparison, old, new, root, place)
+    if options.out:
+        page = publish_page(comparison, old, new, root, options.out)
+    else:
+        page = keep_comparison(comparison, old, new, root)
     print(f"{headline(comparison)}\npage: {page}")
     return page

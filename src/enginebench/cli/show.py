@@ -5,13 +5,13 @@ import shutil
 import sys
 from pathlib import Path
 
+from enginebench.cli.options import add_run
+
 
 def add_show(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command ``show``."""
     show = commands.add_parser("show", help="show a stored run, or one of its cells, in the terminal")
-    show.add_argument(
-        "run_text", metavar="RUN", help="a directory, the beginning of an id in reports/runs, or 'latest'"
-    )
+    add_run(show)
     show.add_argument("--cell", metavar="ID", help="everything about one cell; a part of its id will do")
     show.set_defaults(run=_show)
 

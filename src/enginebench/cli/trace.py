@@ -3,6 +3,8 @@
 import argparse
 from pathlib import Path
 
+from enginebench.cli.options import add_run
+
 FILE = "trace.json.gz"
 
 
@@ -11,9 +13,7 @@ def add_trace(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
     trace = commands.add_parser(
         "trace", help="write requests, iterations, server spans and GPU samples of a run as one trace, for Perfetto"
     )
-    trace.add_argument(
-        "run_text", metavar="RUN", help="a directory, the beginning of an id in reports/runs, or 'latest'"
-    )
+    add_run(trace)
     trace.add_argument("--out", type=Path, metavar="FILE", help=f"write it there (default: {FILE} in the run)")
     trace.set_defaults(run=_trace)
 

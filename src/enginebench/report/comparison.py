@@ -4,6 +4,7 @@ Nothing is decided here, and nothing formatted: numbers are in seconds, bytes an
 ``as_json``; ``comparison_from_json`` reads it back.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -111,6 +112,11 @@ class Comparison:
         """The content of ``comparison.json``."""
         verdicts = [verdict.as_json() for verdict in self.verdicts]
         return {"schema": SCHEMA, **asdict(self), "verdicts": verdicts, "passed": self.gate.passed}
+
+
+def comparison_json(comparison: Comparison) -> str:
+    """The text of ``comparison.json``."""
+    return json.dumps(comparison.as_json(), ensure_ascii=False, indent=1, allow_nan=False) + "\n"
 
 
 def comparison_from_json(data: Mapping[str, Any]) -> Comparison:

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from enginebench.decide.model import Policy, Samples
-from enginebench.report.comparison import Comparison
+from enginebench.files import write_text
+from enginebench.report.comparison import Comparison, comparison_json
 from enginebench.report.comparison_page import NAME, write_comparison
 from enginebench.report.comparison_subject import Subject
 from enginebench.report.index import write_index
@@ -48,6 +49,17 @@ def compare_stored(
     return compare(old.data, new.data, terms, (directories[0], directories[1])), old, new
 
 
+def keep_comparison(comparison: Comparison, old: Stored, new: Stored, root: Path, out: Path | None = None) -> Path:
+    """Write comparison.json into ``out``, else among all comparisons, and the page beside it; return the page.
+
+    Raises:
+        RunError: one of them cannot be written.
+    """
+    page = (out or COMPARISONS / comparison.id) / NAME  # relative to where the user stands
+    write_text(page.parent / "comparison.json", comparison_json(comparison))
+    return publish_page(comparison, old, new, root, page)
+
+
 def publish_page(comparison: Comparison, old: Stored, new: Stored, root: Path, target: Path) -> Path:
     """Write the page of ``comparison`` to ``target``, list it in the index of ``root``, and return it.
 
@@ -59,11 +71,6 @@ def publish_page(comparison: Comparison, old: Stored, new: Stored, root: Path, t
     if target.resolve().is_relative_to((root / COMPARISONS).resolve()):
         write_index(root)
     return target
-
-
-def page_place(comparison: Comparison, directory: Path | None = None) -> Path:
-    """Where the page goes, relative to where the user stands: into ``directory``, else among all comparisons."""
-    return (directory or COMPARISONS / comparison.id) / NAME
 
 
 def subject_of(
