@@ -10,7 +10,7 @@ import numpy as np
 
 from enginebench.measure.records import ChunkTable, RequestTable, RoundRecord, int_array, stamp_array
 from enginebench.measure.server_sampler import ServerSampler, columns_of
-from enginebench.run.server_numbers import CellNumbers
+from enginebench.run.server_numbers import CellNumbers, findings
 from enginebench.run.server_watch import ServerWatch, find_metrics, same_server
 from enginebench.runtimes.answers import JSON
 from enginebench.server.metrics_page import Reading, parse
@@ -103,7 +103,7 @@ def numbers_of(script: Counting, requests: int, tokens: int, *, metrics: bool = 
         numbers.begin()  # of the next round: the first reading stands
         numbers.end()
         kept = numbers.as_json([record()])
-        return {**kept, "findings": numbers.findings(kept)}
+        return {**kept, "findings": findings(kept)}
 
 
 def counted(kept: dict[str, Any]) -> dict[str, tuple[int, int | None]]:
@@ -175,7 +175,7 @@ def test_a_server_that_stays_busy_is_a_finding() -> None:
         numbers.end()
         kept = numbers.as_json([record()])
         assert kept["idle_before"]["status"] == "failed"
-        assert "still working on earlier requests" in numbers.findings(kept)[0]
+        assert "still working on earlier requests" in findings(kept)[0]
 
 
 def test_an_engine_that_stands_still_is_idle_whatever_its_gauge_says() -> None:
@@ -199,7 +199,7 @@ def numbers_of_two(one: Counting, other: Counting, served: tuple[int, int]) -> d
             script.tokens += 5 * requests
         numbers.end([record()])
         kept = numbers.as_json([record()])
-        return {**kept, "findings": numbers.findings(kept), "urls": [first.url, second.url]}
+        return {**kept, "findings": findings(kept), "urls": [first.url, second.url]}
 
 
 def test_the_counts_of_replicas_are_added_up_and_each_part_is_kept() -> None:

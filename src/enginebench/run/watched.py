@@ -16,9 +16,9 @@ from enginebench.measure.server_sampler import PageSample, merged
 from enginebench.measure.shards import Client, Shards
 from enginebench.run.cell import CellRun
 from enginebench.run.layer_sample import Sample, layers_of, not_observed, observe
-from enginebench.run.server_numbers import CellNumbers, failed_checks
+from enginebench.run.server_numbers import CellNumbers, findings
 from enginebench.run.server_watch import ServerWatch, watch_all
-from enginebench.server.preflight import OUTPUT_TOKENS, Check, preflight
+from enginebench.server.preflight import OUTPUT_TOKENS, Check, failures, preflight
 from enginebench.server.replicas import check_replicas
 from enginebench.server.tracing import Tracer
 
@@ -100,8 +100,7 @@ class WatchedServers:
         measured = [record for record in cell_run.records if not record.warmup]
         numbers.layers = layers or layers_of(self._sample(cell_run), measured, numbers)
         server = numbers.as_json(cell_run.records)
-        checks = failed_checks([check.as_json() for check in self.checks])
-        return {**server, "findings": [*checks, *numbers.findings(server)]}
+        return {**server, "findings": [*failures(self.checks), *findings(server)]}
 
     def close(self) -> list[PageSample]:
         """Read no page any more; what was read."""

@@ -85,6 +85,17 @@ def preflight(
     return [replace(check, server=url) for check in checks]
 
 
+def failures(checks: Sequence[Check]) -> list[str]:
+    """A sentence for each check that failed; of several servers it says of which."""
+    several = len({check.server for check in checks if check.server}) > 1
+    sentences = []
+    for check in checks:
+        if check.status == "failed":
+            where = f" of {check.server}" if several and check.server else ""
+            sentences.append(f"Preflight{where}, {check.name.replace('_', ' ')}: {check.detail}")
+    return sentences
+
+
 class _Canary:
     """One request to one model."""
 
