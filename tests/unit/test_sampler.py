@@ -9,8 +9,6 @@ import pytest
 from enginebench.measure import sampler
 from enginebench.measure.gpu_trace import GpuFacts
 
-PERIOD_S = 0.05
-
 
 class Costly:
     """GPUs whose readings take so long, one after the other, on a clock of their own."""
@@ -38,7 +36,7 @@ class Costly:
 def pauses_s(monkeypatch: pytest.MonkeyPatch, costs_s: Sequence[float], gpus: Costly | None = None) -> list[float]:
     gpus = gpus or Costly(costs_s)
     monkeypatch.setattr(sampler, "time", SimpleNamespace(monotonic=lambda: gpus.now_s, thread_time=lambda: gpus.now_s))
-    asked = sampler.Sampler(gpus, PERIOD_S, sampler.Voice(None))
+    asked = sampler.Sampler(gpus, sampler.Voice(None))
     found = []
     for _ in costs_s:
         asked._sample()
@@ -49,7 +47,7 @@ def pauses_s(monkeypatch: pytest.MonkeyPatch, costs_s: Sequence[float], gpus: Co
 
 def test_a_dear_sample_leaves_no_gaps_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
     cheap, dear = 0.0002, 0.03
-    assert pauses_s(monkeypatch, [*[cheap] * 5, dear, *[cheap] * 30]) == pytest.approx([PERIOD_S] * 36)
+    assert pauses_s(monkeypatch, [*[cheap] * 5, dear, *[cheap] * 30]) == pytest.approx([sampler.PERIOD_S] * 36)
 
 
 def test_where_every_sample_is_dear_there_are_fewer(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -59,5 +57,5 @@ def test_where_every_sample_is_dear_there_are_fewer(monkeypatch: pytest.MonkeyPa
 def test_dear_states_come_less_often_and_stretch_no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
     costs_s = [0.0002] * 220  # eleven seconds
     gpus = Costly(costs_s, state_s=0.005)
-    assert pauses_s(monkeypatch, costs_s, gpus) == pytest.approx([PERIOD_S] * 220)
+    assert pauses_s(monkeypatch, costs_s, gpus) == pytest.approx([sampler.PERIOD_S] * 220)
     assert gpus.states == 3  # of 5 ms, at a thousandth of the time

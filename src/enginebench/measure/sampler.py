@@ -34,7 +34,7 @@ LOOK_SHARE, STATE_SHARE, SAMPLE_SHARE = 0.001, 0.001, 0.006
 """Of a core: what looking up descendants, states, and samples may cost; with the waking up, less than 1% together."""
 
 JUDGED_BY = 20  # samples, of whose costs the median counts: a single dear one must not leave gaps behind it
-STATE_PERIOD_S = 1.0
+PERIOD_S, STATE_PERIOD_S = 0.05, 1.0
 
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
@@ -146,9 +146,8 @@ class Voice:
 class Sampler:
     """Says what there is to say, when it is time to."""
 
-    def __init__(self, gpus: GpuReader, period_s: float, voice: Voice) -> None:
+    def __init__(self, gpus: GpuReader, voice: Voice) -> None:
         self._gpus = gpus
-        self._period_s = period_s
         self._voice = voice
         self._trees = Trees()
         self._next_s = time.monotonic()
@@ -182,7 +181,7 @@ class Sampler:
         self._costs_s.append(time.thread_time() - started_s)
         if time.monotonic() >= self._next_state_s:
             self._say_state(stamp_ns)
-        self._next_s = time.monotonic() + max(self._period_s, median(self._costs_s) / SAMPLE_SHARE)
+        self._next_s = time.monotonic() + max(PERIOD_S, median(self._costs_s) / SAMPLE_SHARE)
 
     def _say_state(self, stamp_ns: int) -> None:
         started_s = time.thread_time()
@@ -211,7 +210,6 @@ def main() -> None:
     """Greet with the GPUs there are, then sample until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the harness decides when sampling ends
     parser = argparse.ArgumentParser(prog="python -m enginebench.measure.sampler", description=__doc__)
-    parser.add_argument("--period", type=float, default=0.05, metavar="SECONDS")
     parser.add_argument("--gpu-trace", type=Path, metavar="FILE", help="play this trace instead of asking NVML")
     parser.add_argument("--record", type=Path, metavar="FILE", help="keep what is said as a trace")
     options = parser.parse_args()
@@ -223,7 +221,7 @@ def main() -> None:
     voice = Voice(record)
     voice.say({"schema": SCHEMA, "columns": COLUMNS, "gpus": gpus.gpus, "reason": gpus.reason})
     with suppress(BrokenPipeError):
-        Sampler(gpus, options.period, voice).until_end(Commands(sys.stdin.fileno()))
+        Sampler(gpus, voice).until_end(Commands(sys.stdin.fileno()))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,6 @@ FRESH_TIMEOUT_S = 5.0
 EDGE_TIMEOUT_S = 1.0
 STOP_TIMEOUT_S = 2.0
 UNLOAD_WAIT_S = 1.0
-PERIOD_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +57,8 @@ class Telemetry:
     ``record``: where a trace is written, for that use.
     """
 
-    def __init__(self, gpu_trace: Path | None = None, period_s: float = PERIOD_S, *, record: Path | None = None):
-        self._arguments = ["--period", str(period_s)]
+    def __init__(self, gpu_trace: Path | None = None, *, record: Path | None = None):
+        self._arguments: list[str] = []
         self._arguments += ["--gpu-trace", str(gpu_trace)] if gpu_trace else []
         self._arguments += ["--record", str(record)] if record else []
         self._process: subprocess.Popen[str] | None = None

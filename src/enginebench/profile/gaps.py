@@ -93,10 +93,8 @@ class _Scene:
         return self.iterations[name][self.rows]
 
 
-def worst_gaps(
-    record: RoundRecord, iterations: Iterations, gpu: Mapping[str, NDArray[Any]] | None = None, most: int = MOST
-) -> list[Gap]:
-    """The ``most`` longest gaps between tokens of one streamed round, the longest first.
+def worst_gaps(record: RoundRecord, iterations: Iterations, gpu: Mapping[str, NDArray[Any]] | None = None) -> list[Gap]:
+    """The ``MOST`` longest gaps between tokens of one streamed round, the longest first.
 
     ``gpu``: samples of all GPUs, with the columns ``stamp_ns`` and ``sm_clock_mhz`` at least.
     """
@@ -105,7 +103,7 @@ def worst_gaps(
         return []
     usual_s = float(np.median(every.length_s / every.tokens))
     step_s = _typical_step_s(iterations)
-    longest = np.argsort(usual_s * every.tokens - every.length_s, kind="stable")[:most]
+    longest = np.argsort(usual_s * every.tokens - every.length_s, kind="stable")[:MOST]
     scenes = (
         _scene(every, int(at), record=record, iterations=iterations, gpu=gpu or {}, usual_s=usual_s, step_s=step_s)
         for at in longest

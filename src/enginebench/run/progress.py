@@ -15,10 +15,10 @@ from rich.text import Text
 class Progress:
     """Counts cells, rounds and tokens; times are taken from what has been measured so far and the plan's estimate."""
 
-    def __init__(self, total_cells: int, estimate_s: float, console: Console | None = None):
+    def __init__(self, total_cells: int, estimate_s: float):
         self._total = total_cells
         self._left_s = estimate_s
-        self._console = console or Console(highlight=False, soft_wrap=True)
+        self._console = Console(highlight=False, soft_wrap=True)
         self._done = 0
         self._spent_s = 0.0
         self._expected_s = 0.0

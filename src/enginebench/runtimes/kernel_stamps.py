@@ -14,6 +14,7 @@ _SO_TIMESTAMPNS = getattr(socket, "SO_TIMESTAMPNS", 35)  # the option and the ty
 _SOL_SOCKET = int(socket.SOL_SOCKET)  # an enum is slow to compare
 _TIMESPEC = struct.Struct("@ll")
 _STAMP_BYTES = _TIMESPEC.size
+_TRIES = 20  # of reads, until one has a stamp
 
 ANCILLARY_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
 """Room that ``recvmsg`` needs for a stamp."""
@@ -41,12 +42,12 @@ def realtime_stamp(ancillary: Ancillary) -> int | None:
     return None
 
 
-def available(tries: int = 20) -> bool:
+def available() -> bool:
     """Whether reads over loopback get stamps. The kernel starts them a moment after the first socket asks."""
     with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname()) as sender:
         receiver, _ = server.accept()
         with receiver:
-            return enable(receiver) and any(_is_stamped(sender, receiver) for _ in range(tries))
+            return enable(receiver) and any(_is_stamped(sender, receiver) for _ in range(_TRIES))
 
 
 def _is_stamped(sender: socket.socket, receiver: socket.socket) -> bool:
