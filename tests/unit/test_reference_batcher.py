@@ -11,8 +11,9 @@ import pytest
 from enginebench.errors import SessionError
 from enginebench.plan.requests import Sampling
 from enginebench.reference.batcher import CANCELLED, Batcher, TokenEvent
-from enginebench.reference.engine import Engine, Span
+from enginebench.reference.engine import Engine
 from enginebench.reference.options import ReferenceOptions
+from enginebench.reference.stage import Span
 from enginebench.reference.weights import random_weights
 
 PATIENCE_S = 60.0

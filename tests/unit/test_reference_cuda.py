@@ -13,8 +13,9 @@ from enginebench.builds.build import read_build
 from enginebench.errors import BuildError, SessionError
 from enginebench.reference.build import write_build
 from enginebench.reference.cuda import CudaEngine, doubling, draw_weights
-from enginebench.reference.engine import Engine, Span, load_engine
+from enginebench.reference.engine import Engine, load_engine
 from enginebench.reference.options import ReferenceOptions, options_from_config
+from enginebench.reference.stage import Span
 from enginebench.reference.torch_ops import TorchOps
 from enginebench.runtimes.open import open_session
 

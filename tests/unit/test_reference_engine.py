@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from enginebench.reference.engine import Engine, Span
+from enginebench.reference.engine import Engine
 from enginebench.reference.ops import ArrayOps
 from enginebench.reference.options import ReferenceOptions
+from enginebench.reference.stage import Span
 from enginebench.reference.tokenizer import LAST_CHARACTER_ID
 from enginebench.reference.weights import random_weights
 

@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from enginebench.reference.engine import Engine, Span
+from enginebench.reference.engine import Engine
 from enginebench.reference.options import ReferenceOptions
+from enginebench.reference.stage import Span
 from enginebench.reference.weights import random_weights
 
 pytest.importorskip("torch")

@@ -1,7 +1,13 @@
 """Requests: one prompt each, with what is asked of the engine. Standard library only: workers import this."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_Index = TypeVar("_Index", int, "NDArray[np.int32]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +33,7 @@ class Request:
     round_index: int = 0
 
 
-def server_of(index: Any, round_index: int, servers: int) -> Any:
+def server_of(index: _Index, round_index: int, servers: int) -> _Index:
     """Which of several ``servers`` takes a request, or an array of indices: the next one for each, in turn.
 
     A round begins one further than the one before, so that rounds of a single request go round, too.

@@ -17,8 +17,9 @@ from dataclasses import dataclass, field
 from enginebench.builds.build import limit_exceeded
 from enginebench.errors import SessionError
 from enginebench.plan.requests import Sampling
-from enginebench.reference.engine import Engine, Scores, Span
+from enginebench.reference.engine import Engine, Scores
 from enginebench.reference.sampling import choose
+from enginebench.reference.stage import Span
 
 _log = logging.getLogger(__name__)
 

@@ -20,8 +20,6 @@ from enginebench.reference.options import ReferenceOptions, options_from_config
 from enginebench.reference.stage import Span, Stage
 from enginebench.reference.weights import read_weights, stage_of
 
-__all__ = ["Engine", "Scores", "Span", "load_engine"]
-
 
 @dataclass(frozen=True, slots=True)
 class Scores:
