@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,6 +72,15 @@ def test_a_link_stays_and_its_file_is_replaced(tmp_path: Path) -> None:
     write_text(link, "new")
     assert link.is_symlink()
     assert file.read_text(encoding="utf-8") == "new"
+
+
+def test_memory_that_does_not_suffice_is_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    class Endless(list[str]):
+        def __iter__(self) -> Iterator[str]:
+            raise MemoryError  # as Python does: without a word
+
+    assert main(Endless()) == 1
+    assert capsys.readouterr().err == "enginebench: There is not enough memory: end other programs.\n"
 
 
 @pytest.mark.parametrize("number", ["nan", "inf", "-1", "0"])

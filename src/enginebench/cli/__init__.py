@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options = parser().parse_args(arguments)
             return int(options.run(options) or 0)
     except (EnginebenchError, OSError, MemoryError) as error:  # the machine's own refusals are sentences, too
-        print(f"enginebench: {error}", file=sys.stderr)
+        print(f"enginebench: {str(error) or 'There is not enough memory: end other programs.'}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("enginebench: stopped.", file=sys.stderr)
