@@ -6,12 +6,10 @@ Cells are driven within a block, for which engines are loaded anew: ``begin``, i
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from enginebench.builds.facts import build_facts
-from enginebench.environment import environment
 from enginebench.errors import EnginebenchError
 from enginebench.measure.engine_record import EngineRound, engine_summary
 from enginebench.measure.records import RoundRecord
@@ -20,7 +18,6 @@ from enginebench.measure.server_sampler import columns_of
 from enginebench.measure.telemetry import Sample, Telemetry, peaks
 from enginebench.measure.validity import with_machine
 from enginebench.plan.cells import Cell
-from enginebench.plan.scenario import scenario_facts
 from enginebench.report.index import write_index
 from enginebench.report.page import write_report
 from enginebench.report.terminal import headline
@@ -31,6 +28,7 @@ from enginebench.run.cell import CellRun, cell_result, unmeasured_result
 from enginebench.run.client_check import ClientCheck
 from enginebench.run.clients import ShardCount
 from enginebench.run.gpu import GpuWatch
+from enginebench.run.header import header
 from enginebench.run.plan import Plan, PlannedCell
 from enginebench.run.progress import Progress
 from enginebench.run.sessions import Sessions
@@ -64,7 +62,7 @@ class Campaign:
         self._root = root
         self._planned = {planned.cell.id: planned for planned in plan.cells}
         self._progress = progress or Progress(total_cells=len(plan.cells), estimate_s=plan.estimate_s)
-        self._store = RunStore.create(root, _header(plan, command, attached))
+        self._store = RunStore.create(root, header(plan, command, attached))
         self._telemetry = telemetry or Telemetry()
         self._watching = False
         self._side_by_side = side_by_side
@@ -248,35 +246,37 @@ class Campaign:
 
     def _write(self, planned: PlannedCell) -> dict[str, Any]:
         """A cell has numbers when it was whole in any block."""
-        cell_id = planned.cell.id
-        blocks = self._kept[cell_id]
-        records = [record for block in blocks for record in block.rounds]
-        whole = [record for block in blocks if block.whole for record in block.rounds]
-        if whole:
-            memory = self._gpu.told_apart(planned.cell.path, self._peaks[cell_id], "gpu_peak_bytes")
-            result = cell_result(planned, blocks, memory)
-            judged = {key: blocks[0].summary[key] for key in ("calibration", "validity")}
-            result |= judged if len(blocks) == 1 else self._client_check.judge(planned, whole, result["metrics"])
-            told = self._gpu.judge(planned, whole, result["validity"])
-            result |= {"validity": told.validity} | ({"gpu": told.gpu} if told.gpu else {})
-            result["metrics"] |= {name: one.as_json() for name, one in told.metrics.items()}
-            result["findings"] += told.findings
-            if engine := engine_summary(self._engine.get(cell_id, ())):
-                result["engine"] = engine
-            if server := self._servers.get(cell_id):
-                result["server"] = {key: value for key, value in server.items() if key != "findings"}
-                result["findings"] += server["findings"]
-                result["validity"] = self._with_server(cell_id, result["validity"])
-            if len(urls := self._attached.urls_of(planned.cell.path)) > 1:
-                result["shares"] = shares(urls, [record for record in whole if not record.warmup])
-            if self._telemetry.silent:
-                result["findings"] += ["The memory sampler died: this cell and those after it have no memory."]
-            result = cell_side_by_side(result) if self._side_by_side else result
+        blocks = self._kept[planned.cell.id]
+        if any(block.whole for block in blocks):
+            result = self._measured_result(planned, blocks)
             self._store.write_calibration(self._client_check.record)
         else:
             result = unmeasured_result(planned, "failed", blocks[-1].summary["broken"], blocks)
-        self._store.write_cell(cell_id, result, records)
+        self._store.write_cell(planned.cell.id, result, [record for block in blocks for record in block.rounds])
         return result
+
+    def _measured_result(self, planned: PlannedCell, blocks: Sequence[BlockRecords]) -> dict[str, Any]:
+        """What whole blocks showed, and what client, machine, engine and server say of it."""
+        cell_id, path = planned.cell.id, planned.cell.path
+        whole = [record for block in blocks if block.whole for record in block.rounds]
+        result = cell_result(planned, blocks, self._gpu.without_unseen(path, self._peaks[cell_id], "gpu_peak_bytes"))
+        judged = {key: blocks[0].summary[key] for key in ("calibration", "validity")}
+        result |= judged if len(blocks) == 1 else self._client_check.judge(planned, whole, result["metrics"])
+        told = self._gpu.judge(planned, whole, result["validity"])
+        result |= {"validity": told.validity} | ({"gpu": told.gpu} if told.gpu else {})
+        result["metrics"] |= {name: one.as_json() for name, one in told.metrics.items()}
+        result["findings"] += told.findings
+        if engine := engine_summary(self._engine.get(cell_id, ())):
+            result["engine"] = engine
+        if server := self._servers.get(cell_id):
+            result["server"] = {key: value for key, value in server.items() if key != "findings"}
+            result["findings"] += server["findings"]
+            result["validity"] = self._with_server(cell_id, result["validity"])
+        if len(urls := self._attached.urls_of(path)) > 1:
+            result["shares"] = shares(urls, [record for record in whole if not record.warmup])
+        if self._telemetry.silent:
+            result["findings"] += ["The memory sampler died: this cell and those after it have no memory."]
+        return cell_side_by_side(result) if self._side_by_side else result
 
 
 def _warmest(sample: Sample | None) -> float | None:
@@ -295,34 +295,3 @@ def _most(before: Mapping[str, Any] | None, now: dict[str, Any]) -> dict[str, An
         for role in roles
     }
     return {"gpu_peak_bytes": max(gpu, default=None), "host_peak_bytes": host}
-
-
-def _header(plan: Plan, command: Sequence[str], attached: Attached) -> dict[str, Any]:
-    build = plan.build
-    scenarios = {planned.scenario.name: planned.scenario for planned in plan.cells}
-    return {
-        "command": list(command),
-        "build": {
-            "name": build.name,
-            "kind": build.kind,
-            "directory": str(build.directory),
-            "version": build.version,
-            "architecture": build.architecture,
-            "dtype": build.dtype,
-            "limits": asdict(build.limits),
-            "fingerprint": build.fingerprint,
-            "engine_bytes": build.engine_bytes,
-            "facts": build_facts(build),
-        },
-        "attached_url": next(iter((*attached.triton_urls, *attached.openai_urls)), None),  # all: in the plan
-        "environment": environment(),
-        "calibration": None,
-        "plan": {
-            "set": plan.set_name,
-            "scenarios": {name: scenario_facts(scenario) for name, scenario in scenarios.items()},
-            "cells": [planned.cell.id for planned in plan.cells],
-            "left_out": dict(plan.left_out),
-            "engine": dict(plan.engine),
-            "servers": attached.as_json(),
-        },
-    }

@@ -91,7 +91,7 @@ class GpuWatch:
             return ()
         return self._telemetry.gpu_facts[: self._build.world_size]
 
-    def told_apart(self, path: str, memory: Mapping[str, Any], of_gpu: str) -> dict[str, Any]:
+    def without_unseen(self, path: str, memory: Mapping[str, Any], of_gpu: str) -> dict[str, Any]:
         """``memory`` of a session or of a cell, without the number ``of_gpu`` where the GPUs are not the engine's."""
         why = why_unseen(self._attached, path) if self._build.on_gpu else None
         return {**memory, of_gpu: None, "gpu_reason": why} if why else dict(memory)
@@ -164,7 +164,7 @@ class GpuWatch:
 
     def session(self, entry: Mapping[str, Any], phases: MemoryPhases, pool: KvPool) -> dict[str, Any]:
         """What a session of run.json, ``entry`` so far, says of memory: ``memory`` by phase, and the ledger."""
-        memory, cards = self.told_apart(entry["path"], phases.as_json(), "gpu"), self.cards(entry["path"])
+        memory, cards = self.without_unseen(entry["path"], phases.as_json(), "gpu"), self.cards(entry["path"])
         seen = memory["gpu"] if cards and phases.loaded else None
         others = _bytes_of_others(phases.before, len(cards))
         by_gpu = phases.by_gpu("after_load") or ()
