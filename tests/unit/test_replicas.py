@@ -172,6 +172,7 @@ def test_what_servers_say_is_said_of_each() -> None:
     checks, counted = found.tables[:2]
     assert [column.title for column in checks.columns] == ["Path", "Server", "In order", "Replicas alike"]
     assert [[text.text for text in row][1:] for row in checks.rows] == [[url, "yes", "NO"] for url in URLS]
+    assert [column.title for column in counted.columns][:5] == ["Path", "URL", "What", "Client", "Server"]
     assert [(row[1].text, row[-2].text == "0") for row in counted.rows] == [(URLS[0], True), (URLS[1], False)]
 
 

@@ -111,6 +111,14 @@ class CellView:
         """What the measurement noticed, a sentence each."""
         return tuple(self.record.get("findings") or ())
 
+    @property
+    def servers(self) -> Sequence[Json]:
+        """What each of several servers behind it did; of a single one, all that is known, under no name."""
+        server = self.record.get("server")
+        if not server:
+            return ()
+        return server.get("servers") or ({**server, "server": ""},)
+
     def value(self, metric: str) -> float | None:
         """The p50 of a distribution or the value of a scalar; seconds or per second."""
         return self.statistic(metric, "value" if self._is_scalar(metric) else "p50")

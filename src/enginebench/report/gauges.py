@@ -49,13 +49,12 @@ def read_pages(directory: Path) -> Pages:
 
 def gauge_figure(number: int, cell: CellView, pages: Pages, run: Json, directory: Path | None) -> Figure | None:
     """What the gauges of a cell's servers showed in its measured rounds; None where nothing is known."""
-    server = cell.record["server"]
-    drawn = (_plots_of_each if server.get("servers") else _plots)(cell, pages, run, directory)
+    drawn = (_plots_of_each if len(cell.servers) > 1 else _plots)(cell, pages, run, directory)
     if drawn is None:
         return None
     finding, plots = drawn
     title = f"{cell.path}, {cell.scenario}, {cell.output_words} tokens out, {cell.load.words}"
-    table = _gauge_table(title, server)
+    table = _gauge_table(title, cell.servers)
     return Figure(id=f"server-{number}", title=title, finding=finding, plots=plots, table=table, columns=False)
 
 
@@ -75,8 +74,7 @@ def _plots(cell: CellView, pages: Pages, run: Json, directory: Path | None) -> t
 
 def _plots_of_each(cell: CellView, pages: Pages, *_: object) -> tuple[str, tuple[Plot, ...]] | None:
     """The same of several servers, a line for each. Not added up: their pages are not read at the same moment."""
-    server = cell.record["server"]
-    urls = [part["server"] for part in server["servers"]]
+    server, urls = cell.record["server"], [part["server"] for part in cell.servers]
     plots = []
     for title, unit, gauge in OF_EACH:
         steps = {url: _steps(pages, gauge, server["started_ns"], server["ended_ns"], url) for url in urls}
@@ -86,7 +84,7 @@ def _plots_of_each(cell: CellView, pages: Pages, *_: object) -> tuple[str, tuple
     if not plots:
         return None
     drawn = f" The first {MOST_LINES} of {len(urls)} servers are drawn." if len(urls) > MOST_LINES else ""
-    return f"{_finding_of_each(server['servers'])}{drawn}", tuple(plots)
+    return f"{_finding_of_each(cell.servers)}{drawn}", tuple(plots)
 
 
 def _finding_of_each(parts: Sequence[Json]) -> str:
@@ -168,11 +166,10 @@ def _finding(scheduled: Steps, used: Steps, most: Steps) -> str:
     return f"{sentence}; what happens between two readings is not seen."
 
 
-def _gauge_table(caption: str, server: Json) -> Table:
+def _gauge_table(caption: str, servers: Sequence[Json]) -> Table:
     """A row a gauge; of several servers, a row for each gauge of each."""
-    parts: Sequence[Json] = server.get("servers") or ({"server": "", "gauges": server.get("gauges")},)
-    several = len(parts) > 1
-    known = [(part["server"], part["gauges"]) for part in parts if part["gauges"]]
+    several = len(servers) > 1
+    known = [(part["server"], gauges) for part in servers if (gauges := part.get("gauges"))]
     rows = tuple(
         (
             Text(name.replace("_", " ").replace("kv", "KV blocks")),

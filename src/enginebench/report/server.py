@@ -82,10 +82,10 @@ def _by_server(checks: Sequence[Json]) -> Iterator[tuple[str, dict[str, Json]]]:
 
 def _counts(cells: Sequence[CellView]) -> Table:
     """Sums over the cells of a path, and how many of them the two do not agree on."""
-    several = any(cell.record["server"].get("servers") for cell in cells)
+    several = any(len(cell.servers) > 1 for cell in cells)
     columns = (
         Column("Path", numeric=False),
-        *([Column("Server", numeric=False)] if several else []),
+        *([Column("URL", numeric=False)] if several else []),
         Column("What", numeric=False),
         Column("Client"),
         Column("Server"),
@@ -95,10 +95,7 @@ def _counts(cells: Sequence[CellView]) -> Table:
     )
     groups: dict[tuple[str, str, str, str], list[Json]] = {}
     for cell in cells:
-        server = cell.record["server"]
-        alone: Json = {"server": "", "counted": server.get("counted") or ()}
-        parts: Sequence[Json] = server.get("servers") or (alone,)
-        for url, each in ((part["server"], each) for part in parts for each in part["counted"]):
+        for url, each in ((part["server"], each) for part in cell.servers for each in part.get("counted") or ()):
             groups.setdefault((cell.path, url, each["what"], each["source"]), []).append(each)
     rows = tuple(
         (Text(path, path=path), *([Text(url)] if several else []), Text(what), *_count_texts(counted), Text(source))
@@ -141,20 +138,13 @@ def _model_texts(counts: Json) -> Iterator[Text]:
         yield Text(f"{spent_s / requests * 1e3:,.2f}") if requests else Text(DASH, "no request ended well")
 
 
-def _without_page(cells: Sequence[CellView]) -> str:
-    parts = [part for cell in cells for part in cell.record["server"].get("servers") or ()]
-    absent = dict.fromkeys(part["server"] for part in parts if part["gauges"] is None)
-    if absent:
-        return f"No metrics page was found for {' and '.join(absent)}, so its gauges are not known."
-    return "No metrics page was found for this server, so its gauges are not known."
-
-
 def _notes(run: Json, cells: Sequence[CellView]) -> Iterator[str]:
     absent = dict.fromkeys(name for cell in cells for name in cell.record["server"].get("not_offered") or ())
     if absent:
         yield f"Not offered by this server: {', '.join(f'{name}*' if name.endswith('_') else name for name in absent)}."
-    if any((cell.record["server"].get("gauges")) is None for cell in cells):
-        yield _without_page(cells)
+    parts = [part for cell in cells for part in cell.servers]
+    if silent := dict.fromkeys(part["server"] or "this server" for part in parts if part.get("gauges") is None):
+        yield f"No metrics page was found for {' and '.join(silent)}, so its gauges are not known."
     busy = [cell.id for cell in cells if (cell.record["server"].get("idle_before") or {}).get("status") == "unverified"]
     if busy:
         yield f"Whether the server was idle before {busy[0]} and others could not be seen: it does not show its work."
