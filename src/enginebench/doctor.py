@@ -19,7 +19,8 @@ from enginebench.builds.facts import build_facts
 from enginebench.environment import environment
 from enginebench.errors import EnginebenchError, ServerError
 from enginebench.files import write_aside, writing
-from enginebench.measure.gpu_doctor import Gpus, gpu_hazards, host_hazards
+from enginebench.measure.gpu_doctor import gpu_hazards, host_hazards
+from enginebench.measure.gpu_trace import Gpus
 from enginebench.measure.nvml import NvmlReader
 from enginebench.measure.worker_process import PACKAGE_BOOTSTRAP, Worker
 from enginebench.plan.load import Batch

@@ -6,12 +6,12 @@ For ``enginebench doctor``. What is wrong while a run lasts is found by ``gpu_va
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import psutil
 
 from enginebench.clock import now_ns
-from enginebench.measure.gpu_trace import GpuFacts, GpuReading, read_reading
+from enginebench.measure.gpu_trace import GpuFacts, GpuReading, Gpus, read_reading
 from enginebench.measure.gpu_validity import OF_THE_OPERATOR
 from enginebench.measure.nvml import REASONS
 
@@ -19,19 +19,6 @@ HOT_C = 70
 GIB = 2**30
 
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
-
-
-class Gpus(Protocol):
-    """What is asked of the GPUs: ``nvml.NvmlReader``, or a trace."""
-
-    gpus: tuple[GpuFacts, ...] | None
-    reason: str | None
-
-    def read(self, stamp_ns: int) -> list[list[Any]] | None:
-        """What each GPU says, in the order of ``gpu_trace.COLUMNS``."""
-
-    def state(self) -> tuple[list[Any], list[Any]]:
-        """Processes of each GPU, and events."""
 
 
 def gpu_hazards(gpus: Gpus) -> list[str]:

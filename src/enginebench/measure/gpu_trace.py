@@ -101,6 +101,19 @@ def gpu_columns(samples: Iterable[_Sampled]) -> dict[str, list[Any]]:
     return {name: [row[place] for row in known] for place, name in enumerate(("stamp_ns", "gpu", *COLUMNS))}
 
 
+class Gpus(Protocol):
+    """What is asked of the GPUs: of ``nvml.NvmlReader``, or of a trace."""
+
+    gpus: tuple[GpuFacts, ...] | None
+    reason: str | None
+
+    def read(self, stamp_ns: int) -> list[list[Any]] | None:
+        """What each GPU says, in the order of ``COLUMNS``; None without one."""
+
+    def state(self) -> tuple[list[Any], list[Any]]:
+        """Processes of each GPU, and the events since the last call."""
+
+
 class TraceReader:
     """A recorded trace in the place of the GPUs: a sample of it for every one that is asked for.
 

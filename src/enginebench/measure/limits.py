@@ -5,7 +5,7 @@ of a card is what NVML says of its memory, or its data sheet. A share above 1 is
 result.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -284,7 +284,7 @@ def _mean_context(rounds: Sequence[RoundRecord]) -> float:
     return float(np.average(prompts[known] + outputs[known] / 2, weights=outputs[known]))
 
 
-def _mean(values: Any) -> float:
+def _mean(values: Iterable[float | None]) -> float:
     known = [value for value in values if value is not None]
     return float(np.mean(known)) if known else 1.0
 

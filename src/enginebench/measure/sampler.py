@@ -27,7 +27,7 @@ import psutil
 
 from enginebench.clock import now_ns
 from enginebench.errors import WorkerError
-from enginebench.measure.gpu_trace import COLUMNS, SCHEMA, GpuFacts, TraceReader
+from enginebench.measure.gpu_trace import COLUMNS, SCHEMA, Gpus, TraceReader
 from enginebench.measure.nvml import NvmlReader
 
 LOOK_SHARE, STATE_SHARE, SAMPLE_SHARE = 0.001, 0.001, 0.006
@@ -39,17 +39,8 @@ PERIOD_S, STATE_PERIOD_S = 0.05, 1.0
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
-class GpuReader(Protocol):
-    """Where it is known what GPUs do."""
-
-    gpus: tuple[GpuFacts, ...] | None
-    reason: str | None
-
-    def read(self, stamp_ns: int) -> list[list[Any]] | None:
-        """What each GPU says, in the order of ``COLUMNS``; None without one."""
-
-    def state(self) -> tuple[list[Any], list[Any]]:
-        """Processes of each GPU, and the events since the last call."""
+class GpuReader(Gpus, Protocol):
+    """The same, with what is asked for around rounds."""
 
     def edge(self, mark: str, stamp_ns: int) -> dict[str, Any]:
         """What takes milliseconds to read: ``energy_j`` and ``ecc_uncorrected`` of each GPU."""

@@ -4,7 +4,7 @@ What is taken here is looked into later, when the engine has gone: see ``finding
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -89,7 +89,7 @@ def _in_the_worker(taken: Taken, worker: Worker) -> Iterator[None]:
 
 @contextmanager
 def _in_the_server(taken: Taken, sessions: Sessions, capture: ServerCapture | None) -> Iterator[None]:
-    makers: Mapping[str, Callable[[], Any]] = {
+    makers: Mapping[str, Callable[[], AbstractContextManager[object]]] = {
         "iterations": lambda: tracer.on() if (tracer := _tracer(taken, sessions)) else nullcontext(),
         "nsys": lambda: capture.on() if capture else nullcontext(),
         "python": lambda: _models_sampled(taken, sessions),
@@ -117,7 +117,7 @@ def span_json(span: Span) -> dict[str, Any]:
     return {**asdict(span), "children": [span_json(child) for child in span.children]}
 
 
-def _models_sampled(taken: Taken, sessions: Sessions) -> Any:
+def _models_sampled(taken: Taken, sessions: Sessions) -> AbstractContextManager[object]:
     """py-spy on Triton's Python models."""
     if sessions.server is None:
         taken.data["notes"].append("The processes of a server that runs elsewhere cannot be sampled.")

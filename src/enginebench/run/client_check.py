@@ -11,10 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from enginebench.errors import EnginebenchError
 from enginebench.measure.calibration import Calibration
 from enginebench.measure.calibrator import Calibrator, point_for
+from enginebench.measure.concurrency import in_flight
 from enginebench.measure.records import RoundRecord
 from enginebench.measure.validity import Gate, validity
 from enginebench.run.clients import ShardCount, start_client_here
@@ -95,16 +97,6 @@ def gates_of(planned: PlannedCell) -> list[Gate]:
     return [Gate(gate.metric, gate.margin) for gate in planned.scenario.gate if gate.cell in names]
 
 
-def in_flight(record: RoundRecord) -> int:
-    """The most requests that were under way at once; 1 at least."""
-    requests = record.requests
-    known = (requests.sent_ns > 0) & (requests.last_ns > 0)
-    stamps_ns = np.concatenate([requests.sent_ns[known], requests.last_ns[known]])
-    steps = np.repeat([1, -1], int(known.sum()))
-    order = np.lexsort((steps, stamps_ns))  # of one moment: ends before beginnings
-    return max(1, int(np.cumsum(steps[order]).max(initial=1)))
-
-
 def chunk_gap_s(record: RoundRecord) -> float | None:
     """The median time between the arrivals of a request; without streaming, of its share for a token; None: unknown."""
     if not record.streaming:
@@ -123,21 +115,23 @@ def hidden_first_s(records: Sequence[RoundRecord]) -> float:
 
     Where one read brought more with the first token, all have its stamp: a usual gap for each arrival beside it.
     """
-    beside = np.concatenate([_beside_first(record) for record in records if record.streaming] or [np.zeros(0)])
+    none = np.zeros(0, dtype=np.int64)
+    beside = np.concatenate([none, *(_beside_first(record) for record in records if record.streaming)])
     if not beside.any():
         return 0.0
     gaps_s = [gap_s for record in records if (gap_s := chunk_gap_s(record)) is not None]
     return float(beside.mean() * np.median(gaps_s)) if gaps_s else math.inf
 
 
-def _beside_first(record: RoundRecord) -> Any:
+def _beside_first(record: RoundRecord) -> NDArray[np.int64]:
     """For each answer, how many of its chunks came with the first one."""
     order = np.argsort(record.chunks.request, kind="stable")
     request, stamp_ns = record.chunks.request[order], record.chunks.stamp_ns[order]
     _, begins, sizes = np.unique(request, return_index=True, return_counts=True)
-    return np.add.reduceat(stamp_ns == np.repeat(stamp_ns[begins], sizes), begins) - 1 if len(begins) else begins
+    together = (stamp_ns == np.repeat(stamp_ns[begins], sizes)).astype(np.int64)
+    return np.add.reduceat(together, begins) - 1 if len(begins) else together
 
 
-def _median_above_0(values_s: Any) -> float | None:
+def _median_above_0(values_s: NDArray[np.float64]) -> float | None:
     above = values_s[values_s > 0]
     return float(np.median(above)) if len(above) else None

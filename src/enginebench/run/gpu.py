@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
 import psutil
 
 from enginebench.builds.build import Build
+from enginebench.measure.concurrency import computed_at_once, in_flight
 from enginebench.measure.energy import RoundEdges, RoundGpu, cell_energy, round_gpu
 from enginebench.measure.gpu_trace import Edge, GpuFacts, GpuState
 from enginebench.measure.gpu_validity import by_gpu, gpu_validity, spread, throttle_shares, unseen_findings
@@ -32,7 +32,6 @@ from enginebench.measure.telemetry import MemoryPhases, Telemetry
 from enginebench.measure.validity import with_machine
 from enginebench.plan.cells import Cell
 from enginebench.run.attached import Attached
-from enginebench.run.client_check import in_flight
 from enginebench.run.plan import PlannedCell
 from enginebench.server.preflight import Check
 
@@ -286,16 +285,6 @@ def _queueing(known: Mapping[str, Any]) -> list[str]:
     if computed and computed > most:
         return [f"{computed} requests were computed at once, though {holds}: its KV pool must be another."]
     return [f"{flying} requests were in flight, and {holds}: the others waited."] if flying > most else []
-
-
-def computed_at_once(record: RoundRecord) -> int:
-    """The most requests of a round that were between their first and last token at once; 0 without streaming."""
-    requests = record.requests
-    known = (requests.first_ns > 0) & (requests.last_ns > requests.first_ns)
-    stamps = np.concatenate([requests.first_ns[known], requests.last_ns[known]])
-    steps = np.repeat([1, -1], int(known.sum()))
-    order = np.lexsort((steps, stamps))
-    return int(np.cumsum(steps[order]).max(initial=0))
 
 
 def _rate(records: Sequence[RoundRecord], cards: Sequence[GpuFacts]) -> float | None:
