@@ -23,10 +23,8 @@ from enginebench.plan.load import KINDS
 from enginebench.plan.selection import Selection, load_selection
 
 if TYPE_CHECKING:
-    from enginebench.run.attached import Attached
+    from enginebench.bench_plan import BenchPlan
     from enginebench.run.campaign import Campaign
-    from enginebench.run.clients import ShardCount
-    from enginebench.run.plan import Plan
 
 PARAMETERS = ("scenario", "path", "streaming", "output_tokens", "load")
 
@@ -38,10 +36,7 @@ class Bench:
     selection: Selection | None = None
     expansion: Expansion = field(default_factory=lambda: Expansion(cells=(), left_out={}))
     error: EnginebenchError | None = None
-    plan: "Plan | None" = None
-    shards: "ShardCount" = 1
-    attached: "Attached | None" = None
-    warnings: Sequence[str] = ()  # of the server that will be started
+    planned: "BenchPlan | None" = None
     campaign: "Campaign | None" = None  # made once it is known what to measure
     problem: str | None = None  # why the run fails, whatever became of its items
 
@@ -117,60 +112,29 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     if not cells or option.collectonly or option.benchmark_skip:
         return
     _refuse_xdist(session.config)
+    from enginebench.bench_plan import plan_bench
+
+    assert bench.selection is not None
     try:
-        bench.plan = _plan(session.config, bench, cells)
-        bench.campaign = _start(session.config, bench)
+        root, left_out = session.config.rootpath, bench.expansion.left_out
+        bench.planned = plan_bench(option, root, bench.selection, cells, left_out)
+        bench.campaign = _start(session.config, bench.planned)
     except (EnginebenchError, OSError) as error:
         raise pytest.UsageError(str(error)) from error
 
 
-def _plan(config: pytest.Config, bench: Bench, cells: Sequence[Cell]) -> "Plan":
-    from enginebench.builds.tokenizer import open_tokenizer
-    from enginebench.profile.rerun import check_request
-    from enginebench.run.builds import build_from_option, only_build
-    from enginebench.run.clients import read_shards
-    from enginebench.run.direct import read_settings
-    from enginebench.run.managed import check_own_server
-    from enginebench.run.plan import make_plan
-
-    paths = [cell.path for cell in cells]
-    assert bench.selection is not None
-    if config.option.rounds is not None and config.option.rounds < 1:
-        raise EnginebenchError(f"--rounds {config.option.rounds} is not possible; give 1 or more.")
-    option = config.option
-    bench.shards = read_shards(option.shards, cells)
-    bench.attached = _attached(option, paths)
-    build = build_from_option(only_build(option.build), config.rootpath, option.tokenizer, option.trust_remote_code)
-    bench.attached.check(paths, build.kind)
-    engine = read_settings(option.engine, build, [path for path in paths if not bench.attached.urls_of(path)])
-    plan = make_plan(
-        build, open_tokenizer(build), bench.selection, cells, bench.expansion.left_out, option.rounds, engine=engine
-    )
-    check_request(option.profile, plan, bench.attached)
-    bench.warnings = check_own_server(plan, bench.attached, paths)
-    return plan
-
-
-def _attached(option: Any, paths: Sequence[str]) -> "Attached":
-    from enginebench.run.attached import Attached, OwnServer, read_urls
-    from enginebench.server.filling import read_overrides
-
-    own = OwnServer(option.templates, read_overrides(option.set), bls="bls" in paths)
-    triton, openai = read_urls("--triton-url", option.triton_url), read_urls("--openai-url", option.openai_url)
-    return Attached(triton, openai, option.openai_model, own)
-
-
 def pytest_report_collectionfinish(config: pytest.Config) -> list[str]:
-    plan = config.stash[BENCH].plan
-    if plan is None:
+    planned = config.stash[BENCH].planned
+    if planned is None:
         return []
     from enginebench.builds.facts import concerns
     from enginebench.report.terminal import plan_lines
 
-    not_applicable = {planned.cell.id: planned.not_applicable for planned in plan.cells if planned.not_applicable}
-    ids = [planned.cell.id for planned in plan.cells]
+    plan = planned.plan
+    not_applicable = {each.cell.id: each.not_applicable for each in plan.cells if each.not_applicable}
+    ids = [each.cell.id for each in plan.cells]
     lines = plan_lines(plan.build.name, ids, not_applicable, plan.left_out, plan.estimate_s)
-    return lines + [f"! {concern}" for concern in (*concerns(plan.build), *config.stash[BENCH].warnings)]
+    return lines + [f"! {concern}" for concern in (*concerns(plan.build), *planned.warnings)]
 
 
 def _bench_items(items: Sequence[pytest.Item]) -> list[pytest.Function]:
@@ -243,16 +207,14 @@ def _terminal(config: pytest.Config) -> AbstractContextManager[None]:
     return cast("AbstractContextManager[None]", capture.global_and_fixture_disabled() if capture else nullcontext())
 
 
-def _start(config: pytest.Config, bench: Bench) -> "Campaign":
+def _start(config: pytest.Config, planned: "BenchPlan") -> "Campaign":
     from enginebench.run.block import Block
     from enginebench.run.campaign import Campaign
     from enginebench.run.signals import end_as_ctrl_c_does
 
-    assert bench.plan is not None
-    assert bench.attached is not None
     command = ["pytest", *config.invocation_params.args]
     with _terminal(config):
-        campaign = Campaign(bench.plan, config.rootpath, command, bench.attached, bench.shards)
+        campaign = Campaign(planned.plan, config.rootpath, command, planned.attached, planned.shards)
     campaign.begin(Block())
     end_as_ctrl_c_does()
     if not config.option.benchmark_json:
@@ -312,16 +274,14 @@ def _profile(config: pytest.Config, campaign: "Campaign") -> None:
     from enginebench.measure.telemetry import Telemetry
     from enginebench.profile.rerun import Rerun
 
-    bench = config.stash[BENCH]
-    assert bench.plan is not None
-    assert bench.attached is not None
+    planned = config.stash[BENCH].planned
+    assert planned is not None
     campaign.end()
     with _terminal(config):
         measured = [cell_id for cell_id, result in campaign.store.cells.items() if result["status"] == "measured"]
         tell = partial(print, flush=True)
-        Rerun(bench.plan, campaign.directory, bench.attached, Telemetry(), tell).profile(
-            config.option.profile, measured
-        )
+        rerun = Rerun(planned.plan, campaign.directory, planned.attached, Telemetry(), tell)
+        rerun.profile(config.option.profile, measured)
 
 
 @pytest.hookimpl(wrapper=True)

@@ -27,7 +27,7 @@ STOREYS = [
     {"run"},
     {"profile"},
     {"doctor"},
-    {"bench_options"},
+    {"bench_options", "bench_plan"},
     {"cli", "pytest_plugin"},
 ]
 # Doors between two rooms of one storey.
