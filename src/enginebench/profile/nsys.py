@@ -106,14 +106,18 @@ def read_report(nsys: str, report: Path) -> Recorded:
     try:
         done = _run([nsys, "export", "--type=sqlite", f"--output={export}", str(report)], EXPORT_TIMEOUT_S)
         if done.returncode or not export.is_file():
-            raise RunError(f"nsys export could not read {report.name} ({_complaint(done)}).")
+            raise _unreadable(report, _complaint(done))
         recorded = read_export(export)
     except (OSError, subprocess.TimeoutExpired) as error:
-        raise RunError(f"nsys export could not read {report.name} ({error}).") from error
+        raise _unreadable(report, error) from error
     finally:
         export.unlink(missing_ok=True)
     recorded.write(report.with_suffix(""))
     return recorded
+
+
+def _unreadable(report: Path, why: object) -> RunError:
+    return RunError(f"nsys export could not read {report.name} ({why}): open it in Nsight Systems instead.")
 
 
 def missing(recorded: Recorded, round_name: str | None) -> list[str]:
