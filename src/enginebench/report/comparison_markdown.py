@@ -45,16 +45,11 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def _row(verdict: Verdict) -> tuple[str, ...]:
-    old, new = words.both_values(verdict)
     return (
         f"{words.MARKS[verdict.outcome]} {verdict.outcome}",
         f"`{verdict.endpoint.cell_id}`",
         words.metric_title(verdict),
-        old,
-        new,
-        words.change(verdict),
-        words.interval(verdict),
-        words.margin(verdict),
+        *words.numbers(verdict),
     )
 
 

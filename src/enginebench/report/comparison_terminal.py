@@ -59,16 +59,11 @@ def _table(comparison: Comparison, watched: bool) -> Table:
 
 
 def _row(verdict: Verdict) -> tuple[Text | str, ...]:
-    old, new = words.both_values(verdict)
     return (
         Text(words.MARKS[verdict.outcome], style=_STYLES[verdict.outcome]),
         verdict.endpoint.cell_id,
         words.metric_title(verdict),
-        old,
-        new,
-        words.change(verdict),
-        words.interval(verdict),
-        words.margin(verdict),
+        *words.numbers(verdict),
         Text(verdict.outcome, style=_STYLES[verdict.outcome]),
     )
 

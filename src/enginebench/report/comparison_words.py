@@ -70,6 +70,11 @@ def margin(verdict: Verdict) -> str:
     return f"±{verdict.endpoint.margin * 100:.3g}%"
 
 
+def numbers(verdict: Verdict) -> tuple[str, ...]:
+    """Old, new, change, interval and margin, side by side in a table."""
+    return (*both_values(verdict), change(verdict), interval(verdict), margin(verdict))
+
+
 def more_pairs(verdict: Verdict) -> str:
     """How many more pairs are probably needed; empty where none are."""
     return "" if verdict.pairs_needed is None else f"about {count(verdict.pairs_needed, 'more pair')} needed"
