@@ -5,9 +5,7 @@ Nothing crosses a process or a socket. It is there to exercise the flow on any m
 
 import os
 import platform
-import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from enginebench.plan.requests import Request
 from enginebench.reference.batcher import Batcher, IterationStatistics, TokenEvent
 from enginebench.reference.engine import load_engine
 from enginebench.runtimes.base import Arrival, Chunk, JsonValue, StampKind
+from enginebench.runtimes.mailbox import Mailbox
 
 
 def open_session(options: Mapping[str, JsonValue]) -> "ReferenceSession":
@@ -39,15 +38,9 @@ class ReferenceSession:
             engine = load_engine(directory)
         except BuildError as error:
             raise SessionError(str(error)) from error
-        self._arrived = threading.Condition()
-        self._arrivals: deque[Arrival] = deque()
-        # The engine's ids are unique for ever, a request's index within a round only: late events of a
-        # cancelled request cannot be taken for those of a later one.
-        self._next_id = 0
-        self._requests: dict[int, Request] = {}
+        self._mailbox = Mailbox()
         self._prompt_tokens: dict[int, int] = {}
-        self._collected: dict[int, list[int]] = {}
-        self._stamps: dict[int, _Stamps] = {}  # by request index, since the last call of observations
+        self._stamps: dict[int, _Stamps] = {}  # by the engine's id, since the last call of observations
         self._options = engine.options
         self._engine_facts = engine.facts()
         self._batcher = Batcher(engine, self._on_tokens)
@@ -61,12 +54,7 @@ class ReferenceSession:
 
     def poll(self, timeout_s: float) -> Sequence[Arrival]:
         """Return what arrived, as soon as something did."""
-        with self._arrived:
-            if not self._arrivals:
-                self._arrived.wait(timeout_s)
-            arrivals = list(self._arrivals)
-            self._arrivals.clear()
-        return arrivals
+        return self._mailbox.take(timeout_s)
 
     def decode(self, arrivals: Sequence[Arrival]) -> Sequence[Chunk]:
         """Make a chunk of each arrival that has tokens or an error; the ids are the engine's own."""
@@ -74,13 +62,8 @@ class ReferenceSession:
 
     def cancel(self, request_index: int) -> None:
         """Stop a request; nothing of it arrives any more."""
-        with self._arrived:
-            engine_ids = [engine_id for engine_id, request in self._requests.items() if request.index == request_index]
-            for engine_id in engine_ids:
-                del self._requests[engine_id]
-                self._collected.pop(engine_id, None)
-            self._arrivals = deque(arrival for arrival in self._arrivals if arrival.request_index != request_index)
-        for engine_id in engine_ids:
+        for engine_id in self._mailbox.cancel(request_index):
+            self._stamps.pop(engine_id, None)
             self._batcher.cancel(engine_id)
 
     def drain(self, timeout_s: float) -> None:
@@ -119,7 +102,7 @@ class ReferenceSession:
         stamps, self._stamps = self._stamps, {}
         most = self._options.max_batch_size
         return {
-            "requests": [_timing(index, each) for index, each in stamps.items() if each.ended],
+            "requests": [_timing(each) for each in stamps.values() if each.ended],
             "iterations": [_iteration(each, most) for each in self._batcher.take_iterations()],
         }
 
@@ -132,12 +115,10 @@ class ReferenceSession:
         self._batcher.close()
 
     def _submit(self, request: Request) -> int:
-        engine_id, self._next_id = self._next_id, self._next_id + 1
-        with self._arrived:
-            self._requests[engine_id] = request
-            self._prompt_tokens[request.index] = len(request.prompt_ids)
+        engine_id = self._mailbox.enter(request)
+        self._prompt_tokens[request.index] = len(request.prompt_ids)
         sent_ns = time.monotonic_ns()
-        self._stamps[request.index] = _Stamps(sent_ns)
+        self._stamps[engine_id] = _Stamps(request.index, sent_ns)
         try:
             self._batcher.submit(engine_id, request.prompt_ids, request.output_tokens, request.sampling)
         except SessionError as error:
@@ -145,27 +126,9 @@ class ReferenceSession:
         return sent_ns
 
     def _on_tokens(self, event: TokenEvent) -> None:
-        with self._arrived:
-            if arrival := self._arrival(event):
-                self._arrivals.append(arrival)
-                self._arrived.notify()
-
-    def _arrival(self, event: TokenEvent) -> Arrival | None:
-        request = self._requests.get(event.request_id)
-        if request is None:  # cancelled
-            return None
-        if stamps := self._stamps.get(request.index):
+        if stamps := self._stamps.get(event.request_id):
             stamps.note(event)
-        payload: Sequence[int] = event.token_ids
-        if not request.streaming:
-            payload = self._collected.setdefault(event.request_id, [])
-            payload.extend(event.token_ids)
-            if not event.ended:
-                return None
-        if event.ended:
-            del self._requests[event.request_id]
-            self._collected.pop(event.request_id, None)
-        return Arrival(request.index, event.stamp_ns, payload, event.ended, event.error)
+        self._mailbox.deliver(event.request_id, event.stamp_ns, event.token_ids, ended=event.ended, error=event.error)
 
     def _chunk(self, arrival: Arrival) -> Chunk:
         token_ids = tuple(int(token_id) for token_id in arrival.payload)
@@ -177,6 +140,7 @@ class ReferenceSession:
 class _Stamps:
     """The engine's own, of one request, ns; 0: not yet."""
 
+    request_index: int
     arrived_ns: int
     scheduled_ns: int = 0
     first_ns: int = 0
@@ -190,10 +154,10 @@ class _Stamps:
         self.ended = event.ended and event.error is None
 
 
-def _timing(index: int, stamps: _Stamps) -> Mapping[str, JsonValue]:
+def _timing(stamps: _Stamps) -> Mapping[str, JsonValue]:
     """As of the TensorRT-LLM adapters, seconds from the arrival; ``scheduled_ns``: on the clock of our own stamps."""
     return {
-        "request": index,
+        "request": stamps.request_index,
         "scheduled_ns": stamps.scheduled_ns,
         "first_scheduled_s": (stamps.scheduled_ns - stamps.arrived_ns) / 1e9,
         "first_token_s": (stamps.first_ns - stamps.arrived_ns) / 1e9,

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from enginebench.errors import SessionError
+from enginebench.runtimes.mailbox import Mailbox
 from enginebench.runtimes.tensorrt_llm.configs import BINDINGS, LLMAPI
 from enginebench.runtimes.tensorrt_llm.executor import ExecutorApi
 from enginebench.runtimes.tensorrt_llm.library import accepted, find, load, version
 from enginebench.runtimes.tensorrt_llm.llm_api import LlmApi
-from enginebench.runtimes.tensorrt_llm.mailbox import Mailbox
 from enginebench.runtimes.tensorrt_llm.model_runner import ModelRunnerApi
 from enginebench.runtimes.tensorrt_llm.model_runner_cpp import ModelRunnerCppApi
 from enginebench.runtimes.tensorrt_llm.session import Engine, EngineSession

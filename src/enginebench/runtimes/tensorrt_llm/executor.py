@@ -14,6 +14,7 @@ from typing import Any
 from enginebench.errors import LoadError
 from enginebench.plan.requests import Request
 from enginebench.runtimes.base import JsonValue
+from enginebench.runtimes.mailbox import Mailbox
 from enginebench.runtimes.tensorrt_llm.configs import (
     BINDINGS,
     config_class,
@@ -22,7 +23,6 @@ from enginebench.runtimes.tensorrt_llm.configs import (
     scheduler_config,
 )
 from enginebench.runtimes.tensorrt_llm.library import accepted, has, one_line, supported
-from enginebench.runtimes.tensorrt_llm.mailbox import Mailbox
 from enginebench.runtimes.tensorrt_llm.perf_metrics import timing
 from enginebench.runtimes.tensorrt_llm.sampling import sampling_keywords
 from enginebench.runtimes.tensorrt_llm.session import refusal

@@ -15,6 +15,7 @@ from typing import Any
 from enginebench.errors import LoadError, SessionError
 from enginebench.plan.requests import Request
 from enginebench.runtimes.base import JsonValue
+from enginebench.runtimes.mailbox import Mailbox
 from enginebench.runtimes.tensorrt_llm.configs import (
     BINDINGS,
     LLMAPI,
@@ -24,7 +25,6 @@ from enginebench.runtimes.tensorrt_llm.configs import (
     scheduler_config,
 )
 from enginebench.runtimes.tensorrt_llm.library import accepted, find, has, one_line, supported
-from enginebench.runtimes.tensorrt_llm.mailbox import Mailbox
 from enginebench.runtimes.tensorrt_llm.perf_metrics import timing
 from enginebench.runtimes.tensorrt_llm.sampling import sampling_keywords
 from enginebench.runtimes.tensorrt_llm.session import refusal

@@ -18,11 +18,11 @@ from typing import Any, TypeAlias
 from enginebench.errors import LoadError, SessionError
 from enginebench.plan.requests import Request
 from enginebench.runtimes.base import JsonValue
+from enginebench.runtimes.mailbox import Mailbox
 from enginebench.runtimes.tensorrt_llm.all_ranks import AllRanks
 from enginebench.runtimes.tensorrt_llm.configs import config_class
 from enginebench.runtimes.tensorrt_llm.first_token import FirstToken, profiled, takes_profiler
 from enginebench.runtimes.tensorrt_llm.library import accepted, named, one_line, supported
-from enginebench.runtimes.tensorrt_llm.mailbox import Mailbox
 from enginebench.runtimes.tensorrt_llm.sampling import sampling_keywords
 from enginebench.runtimes.tensorrt_llm.session import refusal
 from enginebench.runtimes.tensorrt_llm.settings import Settings

@@ -9,7 +9,7 @@ from typing import Protocol
 from enginebench.errors import SessionError
 from enginebench.plan.requests import Request
 from enginebench.runtimes.base import Arrival, Chunk, JsonValue, StampKind
-from enginebench.runtimes.tensorrt_llm.mailbox import Mailbox
+from enginebench.runtimes.mailbox import Mailbox
 
 
 class Engine(Protocol):
