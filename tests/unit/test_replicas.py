@@ -38,8 +38,6 @@ def test_a_round_is_divided_by_server_with_its_arrivals() -> None:
     assert set(first.chunks.request.tolist()) == {1, 3}
     assert (len(first.chunks), len(second.chunks)) == (4, 6)
     assert first.requests.outcome == ("ok", "ok")
-    (alone,) = parts_of(record := round_of(*rows), 1)
-    assert alone is record
 
 
 def test_shares_tell_what_each_server_got() -> None:

@@ -13,7 +13,7 @@ from enginebench.plan.requests import server_of
 
 def parts_of(record: RoundRecord, servers: int) -> list[RoundRecord]:
     """The round divided by server, without token ids; window and load stay those of the whole round."""
-    return [record] if servers == 1 else [_part(record, place, servers) for place in range(servers)]
+    return [_part(record, place, servers) for place in range(servers)]
 
 
 def shares(urls: Sequence[str], rounds: Sequence[RoundRecord]) -> list[dict[str, Any]]:
