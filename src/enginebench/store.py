@@ -17,6 +17,7 @@ from enginebench.errors import RunError
 from enginebench.files import write_text, writing
 from enginebench.measure.gpu_trace import gpu_columns
 from enginebench.measure.records import RoundRecord
+from enginebench.run_lookup import runs_directory
 from enginebench.store_tables import Arrivals, read_arrivals, read_requests, read_rounds, write_columns, write_rounds
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class RunStore:
         """
         now = datetime.now(timezone.utc)
         run_id = f"{now:%Y-%m-%dT%H-%M-%S}-{secrets.token_hex(2)}"
-        directory = root / "reports" / "runs" / run_id
+        directory = runs_directory(root) / run_id
         data = {"schema": SCHEMA, "id": run_id, "created": _utc(now), "finished": None, "interrupted": False}
         data |= {key: header[key] for key in _HEADER} | {"sessions": [], "cells": {}}
         with writing(directory):

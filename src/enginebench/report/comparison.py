@@ -7,12 +7,16 @@ Nothing is decided here, and nothing formatted: numbers are in seconds, bytes an
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from enginebench.decide.model import Cause, CrossCheck, Endpoint, GateResult, Problem, Verdict
 from enginebench.errors import RunError
 
 SCHEMA = "enginebench/comparison/1"
+
+COMPARISONS, FILE = Path("reports") / "comparisons", "comparison.json"
+"""Where they are kept, each in a directory of its own, and under which name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 from enginebench.errors import RunError
 from enginebench.files import write_text
 from enginebench.report.cells import Json, cells_of
-from enginebench.report.comparison import comparison_from_json
+from enginebench.report.comparison import COMPARISONS, FILE, comparison_from_json
 from enginebench.report.comparison_words import headline, level_of
 from enginebench.report.page import render
 from enginebench.report.summary import REFERENCE_LABEL, date, hardware, is_reference, verdict
@@ -92,9 +92,11 @@ def write_index(root: Path) -> Path:
 
 def comparison_rows(root: Path) -> list[ComparisonRow]:
     """The comparisons in ``root``/reports/comparisons, the latest first; a damaged one has a row that says so."""
-    files = (root / "reports" / "comparisons").glob("*/comparison.json")
+    files = (root / COMPARISONS).glob(f"*/{FILE}")
     return sorted(
-        (_comparison_row(file, root / "reports") for file in files), key=lambda row: (row.date, row.name), reverse=True
+        (_comparison_row(file, (root / INDEX).parent) for file in files),
+        key=lambda row: (row.date, row.name),
+        reverse=True,
     )
 
 

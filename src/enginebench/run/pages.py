@@ -8,7 +8,7 @@ from pathlib import Path
 
 from enginebench.decide.model import Policy, Samples
 from enginebench.files import write_text
-from enginebench.report.comparison import Comparison, comparison_json
+from enginebench.report.comparison import COMPARISONS, FILE, Comparison, comparison_json
 from enginebench.report.comparison_page import NAME, write_comparison
 from enginebench.report.comparison_subject import Subject
 from enginebench.report.index import write_index
@@ -21,7 +21,6 @@ from enginebench.run.trend import Json, series_of
 from enginebench.run_lookup import all_runs
 from enginebench.store import load_run
 
-COMPARISONS = Path("reports") / "comparisons"
 LATEST = 60
 """So many stored runs are looked through for a trend."""
 ENOUGH = 3
@@ -56,7 +55,7 @@ def keep_comparison(comparison: Comparison, old: Stored, new: Stored, root: Path
         RunError: one of them cannot be written.
     """
     page = (out or COMPARISONS / comparison.id) / NAME  # relative to where the user stands
-    write_text(page.parent / "comparison.json", comparison_json(comparison))
+    write_text(page.parent / FILE, comparison_json(comparison))
     return publish_page(comparison, old, new, root, page)
 
 
