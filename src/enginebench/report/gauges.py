@@ -94,9 +94,7 @@ def _finding_of_each(parts: Sequence[Json]) -> str:
     fullest = max(parts, key=lambda part: most(part, "scheduled"))
     batch, blocks, limit = (most(fullest, name) for name in ("scheduled", "kv_used", "kv_max"))
     sentence = f"Of {len(parts)} servers, {fullest['server']} had the largest batch, of up to {batch:,.0f} requests"
-    if limit:
-        sentence += f", and its KV cache held up to {blocks:,.0f} of {limit:,.0f} blocks ({blocks / limit:.0%})"
-    return f"{sentence}; what happens between two readings is not seen."
+    return f"{sentence}{_held(', and its KV cache held', blocks, limit)}"
 
 
 def _batch_plot(batch: Mapping[str, Steps], client: Steps) -> Plot:
@@ -161,9 +159,13 @@ def _client_steps(cell: CellView, run: Json, directory: Path | None, start_ns: i
 def _finding(scheduled: Steps, used: Steps, most: Steps) -> str:
     batch, blocks, limit = (max(values, default=0.0) for _, values in (scheduled, used, most))
     sentence = f"The batch held up to {batch:,.0f} requests" if batch else "No request was seen in the batch"
-    if limit:
-        sentence += f", and the KV cache up to {blocks:,.0f} of {limit:,.0f} blocks ({blocks / limit:.0%})"
-    return f"{sentence}; what happens between two readings is not seen."
+    return f"{sentence}{_held(', and the KV cache', blocks, limit)}"
+
+
+def _held(what: str, blocks: float, limit: float) -> str:
+    """How a finding ends; ``limit`` 0: the KV cache is not known."""
+    held = f"{what} up to {blocks:,.0f} of {limit:,.0f} blocks ({blocks / limit:.0%})" if limit else ""
+    return f"{held}; what happens between two readings is not seen."
 
 
 def _gauge_table(caption: str, servers: Sequence[Json]) -> Table:
