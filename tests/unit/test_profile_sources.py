@@ -209,7 +209,8 @@ def _report(tmp_path: Path, write: Callable[[Path], object]) -> Recorded:
 
 def test_a_report_that_cannot_be_read_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FAKE_NSYS_BROKEN", "export")
-    with pytest.raises(RunError, match=r"report.nsys-rep \(Exportation error: Cannot read from stream\): open it in Nsight Systems instead"):
+    said = r"report.nsys-rep \(Exportation error: Cannot read from stream\): open it in Nsight Systems instead\.$"
+    with pytest.raises(RunError, match=said):
         nsys.read_report(_program(tmp_path), tmp_path / "report.nsys-rep")
 
 
