@@ -157,7 +157,9 @@ def test_wrong_prompts_are_named(tmp_path: Path, prompts: str, said: str) -> Non
 
 JSONL = {
     "not json": (b'"a"\n{prompt}\n', "asked.jsonl:2 is not JSON; write"),
-    "no prompt": (b'"a"\n\n{"text": "b"}\n', "asked.jsonl:3 holds no prompt; write"),
+    "no prompt": (b'"a"\n\n{"said": "b"}\n', "asked.jsonl:3 holds no prompt; write"),
+    "token ids": (b'{"task_id": 0, "input_ids": [5, 7], "output_tokens": 9}\n', "use synthetic for random prompts"),
+    "nothing": (b"null\n", "asked.jsonl:1 holds no prompt"),
     "number": (b"7\n", "asked.jsonl:1 holds no prompt"),
     "surrogate": (b'"\\ud800"\n', "asked.jsonl:1 holds no prompt"),
     "empty": (b"\n", "asked.jsonl holds no prompts"),

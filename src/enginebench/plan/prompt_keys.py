@@ -54,7 +54,7 @@ class Prompts(Keys):
 
     text: Text | None = Field(default=None, description="One prompt; a bare text in the list means the same.")
     file: Text | None = Field(
-        default=None, description="A JSONL file beside the scenario: a text or {prompt: text} a line."
+        default=None, description="A JSONL file beside the scenario: a text, {prompt: text} or {text: text} a line."
     )
     synthetic: Synthetic | None = Field(default=None, description="Random prompts of a given length.")
     token_ids: Annotated[tuple[TokenIds, ...], Field(min_length=1, strict=False)] | None = Field(
