@@ -124,7 +124,8 @@ def test_only_the_prompts_of_the_round_are_read() -> None:
 
 
 def test_prompt_files_are_read(tmp_path: Path) -> None:
-    (tmp_path / "asked.jsonl").write_text('"你好"\n{"prompt": "谁", "output_tokens": 9}\n{"text": "吗"}\n', encoding="utf-8")
+    lines = '"你好"\n{"prompt": "谁", "output_tokens": 9}\n{"text": "吗"}\n'
+    (tmp_path / "asked.jsonl").write_text(lines, encoding="utf-8")
     keys = {"prompts": {"file": "asked.jsonl"}, "output_tokens": 8}
     scenario = Scenario.model_validate(keys, context={"name": "example", "directory": tmp_path})
     assert [each.prompt_text for each in requests(scenario)] == ["你好", "谁", "吗"]
