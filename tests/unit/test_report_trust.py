@@ -38,7 +38,7 @@ def test_reasons_are_findings_of_doubtful_cells_alone() -> None:
 def test_caveats_say_the_worst_first_and_count_what_is_unknown() -> None:
     records = [judged("valid"), judged("invalid", 0.5), judged("degraded", 0.03), {}]
     invalid, degraded, error = trust.caveats(records)
-    assert invalid.startswith("INVALID: the client could not resolve 1 cell")
+    assert invalid.startswith("INVALID: the client could not resolve 1 cell; see the findings. Stop other programs")
     assert degraded.startswith("DEGRADED")
     assert error == "Client error, against known truth: at most 50.0% of any median; 1 cell uncalibrated."
     assert list(trust.caveats([{}])) == ["Client error: uncalibrated."]

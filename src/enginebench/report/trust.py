@@ -15,10 +15,10 @@ DOUBTFUL = ("invalid", "degraded")
 COLUMN = "Client error"
 
 _WORDS = {
-    ("invalid", "client"): "the client could not resolve {}",
-    ("invalid", "machine"): "the machine or its server was not fit to measure {}",
-    ("degraded", "client"): "the client is close to what is to be told apart in {}",
-    ("degraded", "machine"): "the machine or its server was not at its best in {}",
+    ("invalid", "client"): "the client could not resolve {}; see the findings. Stop other programs and measure again",
+    ("invalid", "machine"): "the machine or its server was not fit to measure {}; see the findings",
+    ("degraded", "client"): "the client is close to what is to be told apart in {}; see the findings",
+    ("degraded", "machine"): "the machine or its server was not at its best in {}; see the findings",
 }
 
 
@@ -90,7 +90,7 @@ def caveats(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     )
     for (level, who), words in _WORDS.items():
         if number := found[level, who]:
-            yield f"{level.upper()}: {words.format(count(number, 'cell'))}; see the findings."
+            yield f"{level.upper()}: {words.format(count(number, 'cell'))}."
     errors = [error for record in records if (error := error_of(record)) is not None]
     if not errors:
         yield "Client error: uncalibrated."
