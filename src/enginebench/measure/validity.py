@@ -3,7 +3,6 @@
 Pure. Judges the client, not the engine: a cell can be valid and slow, or fast and invalid.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -93,7 +92,7 @@ def validity(
     """Judge a cell.
 
     ``metrics``: as they stand in run.json. ``spoilt_rounds``: those in which the clock was set. ``hidden_first_s``: how
-    much earlier first tokens may have come than they were read, with later ones, on average.
+    much earlier the median first token may have come than it was read, with later ones.
     """
     margins = _margins(metrics, gates)
     endpoints = {name: _endpoint(name, margin, metrics, calibration) for name, margin in margins.items()}
@@ -207,8 +206,7 @@ def _hidden(hidden_s: float, metrics: Mapping[str, Any], margin: float) -> tuple
     middle_s = _measured("ttft_p50", metrics)
     if not middle_s or (level := _against(hidden_s / middle_s, margin / 2)) == "valid":
         return "valid", ""
-    earlier = f"{hidden_s * 1e3:.3g} ms earlier on average" if math.isfinite(hidden_s) else "much earlier"
-    return level, f"first tokens came in one read with later ones, and may have been there {earlier}"
+    return level, f"first tokens came in one read with later ones: their median may be {hidden_s * 1e3:.3g} ms earlier"
 
 
 def _clock(spoilt: int, rounds: int) -> tuple[Level, str]:

@@ -5,7 +5,6 @@ showed; cells that are alike share a calibration. The server under test is idle 
 processor is not in the error. A calibration that fails makes a cell uncalibrated, never failed.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -111,25 +110,35 @@ def chunk_gap_s(record: RoundRecord) -> float | None:
 
 
 def hidden_first_s(records: Sequence[RoundRecord]) -> float:
-    """How much earlier first tokens may have come than their stamps say, on average.
+    """How much earlier the median first token may have come than the stamps say.
 
-    Where one read brought more with the first token, all have its stamp: a usual gap for each arrival beside it.
+    Where one read brought more with a first token, all have its stamp: a usual gap for each arrival beside it, but no
+    earlier than the request was due.
     """
-    none = np.zeros(0, dtype=np.int64)
-    beside = np.concatenate([none, *(_beside_first(record) for record in records if record.streaming)])
+    streamed = [record for record in records if record.streaming]
+    beside = np.concatenate([np.zeros(0), *map(_beside_first, streamed)])
     if not beside.any():
         return 0.0
-    gaps_s = [gap_s for record in records if (gap_s := chunk_gap_s(record)) is not None]
-    return float(beside.mean() * np.median(gaps_s)) if gaps_s else math.inf
+    gaps_s = [gap_s for record in streamed if (gap_s := chunk_gap_s(record)) is not None]
+    told_s = np.concatenate([_waited_s(record) for record in streamed])
+    earliest_s = told_s.copy()
+    earliest_s[beside > 0] -= beside[beside > 0] * (np.median(gaps_s) if gaps_s else np.inf)
+    return float(np.median(told_s) - np.median(np.maximum(earliest_s, 0.0)))
 
 
-def _beside_first(record: RoundRecord) -> NDArray[np.int64]:
+def _beside_first(record: RoundRecord) -> NDArray[np.float64]:
     """For each answer, how many of its chunks came with the first one."""
-    order = np.argsort(record.chunks.request, kind="stable")
-    request, stamp_ns = record.chunks.request[order], record.chunks.stamp_ns[order]
-    _, begins, sizes = np.unique(request, return_index=True, return_counts=True)
-    together = (stamp_ns == np.repeat(stamp_ns[begins], sizes)).astype(np.int64)
-    return np.add.reduceat(together, begins) - 1 if len(begins) else together
+    requests, chunks = record.requests, record.chunks
+    order = np.argsort(requests.index)
+    rows = order[np.searchsorted(requests.index, chunks.request, sorter=order)]
+    together = rows[chunks.stamp_ns == requests.first_ns[rows]]
+    return (np.bincount(together, minlength=len(requests)) - 1.0)[requests.first_ns > 0]
+
+
+def _waited_s(record: RoundRecord) -> NDArray[np.float64]:
+    """For each answer, the time to its first token."""
+    requests = record.requests
+    return ((requests.first_ns - requests.intended_ns) / 1e9)[requests.first_ns > 0]
 
 
 def _median_above_0(values_s: NDArray[np.float64]) -> float | None:
