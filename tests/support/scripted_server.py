@@ -103,10 +103,10 @@ class ScriptedServer:
             self._sockets.append(sock)
             thread = threading.Thread(target=self._serve, args=(sock, self.connections))
             self._threads.append(thread)
-            thread.start()
-            with self._changed:
+            with self._changed:  # before its first answer can leave
                 self.connections += 1
                 self._changed.notify_all()
+            thread.start()
 
     def _serve(self, sock: socket.socket, number: int) -> None:
         with sock, suppress(OSError):
