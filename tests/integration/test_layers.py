@@ -1,6 +1,6 @@
 """A delay put into one layer of the real server shows in that layer and nowhere else, by share and not by the clock."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ pytestmark = needs_triton
 
 DELAY_MS = 200
 TOKENS = 3
+OBSERVATIONS = 3
 LAYER_OF = {"preprocessing": "preprocessing", "tensorrt_llm": "slot", "postprocessing": "postprocessing"}
 
 
@@ -80,9 +81,17 @@ def layers(server: TritonServer, build: Build, model: str, worker: Worker) -> Ma
         watch.stop()
 
 
-def shares(fall: Mapping[str, Any]) -> dict[str, float]:
-    found = {"+".join(part["layers"]): part["s"] / fall["total_s"] for part in fall["parts"]}
-    return {**found, "residual": fall["residual_s"] / fall["total_s"]}
+def shares(falls: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Each part at its smallest, of their sum: a delay is in every observation, a stall of a busy machine is not."""
+    times = [seconds(fall) for fall in falls]
+    smallest = {name: min(abs(found[name]) for found in times) for name in times[0]}
+    return {name: time_s / sum(smallest.values()) for name, time_s in smallest.items()}
+
+
+def seconds(fall: Mapping[str, Any]) -> dict[str, float]:
+    found = {"+".join(part["layers"]): part["s"] for part in fall["parts"]} | {"residual": fall["residual_s"]}
+    assert sum(found.values()) == pytest.approx(fall["total_s"])
+    return found
 
 
 @pytest.mark.parametrize("slow_server", LAYER_OF, indirect=True)
@@ -91,12 +100,11 @@ def test_a_delay_shows_in_its_layer_on_every_path(
 ) -> None:
     slow = LAYER_OF[request.node.callspec.params["slow_server"]]
     for model in ("ensemble", "tensorrt_llm_bls"):
-        found = layers(slow_server, build, model, worker)
+        observed = [layers(slow_server, build, model, worker) for _ in range(OBSERVATIONS)]
         for end in ("first", "whole"):
-            share = shares(found[end])
-            assert sum(share.values()) == pytest.approx(1.0)
+            share = shares([found[end] for found in observed])
             assert share.pop(slow) > 0.5, (model, end, share)
-            assert max(abs(value) for value in share.values()) < 0.25, (model, end, share)
-    core = shares(layers(slow_server, build, "tensorrt_llm", worker)["whole"])
+            assert max(share.values()) < 0.25, (model, end, share)
+    core = shares([layers(slow_server, build, "tensorrt_llm", worker)["whole"] for _ in range(OBSERVATIONS)])
     assert not {"preprocessing", "postprocessing"} & core.keys()
     assert (core["slot"] > 0.5) == (slow == "slot")
