@@ -10,6 +10,7 @@ from pathlib import Path
 
 from enginebench.builds.tokenizer import open_tokenizer
 from enginebench.errors import EnginebenchError
+from enginebench.files import check_writable
 from enginebench.plan.cells import Cell
 from enginebench.plan.selection import Selection
 from enginebench.profile.rerun import check_request
@@ -43,6 +44,8 @@ def plan_bench(
     paths = [cell.path for cell in cells]
     if option.rounds is not None and option.rounds < 1:
         raise EnginebenchError(f"--rounds {option.rounds} is not possible; give 1 or more.")
+    if option.benchmark_json:
+        check_writable(option.benchmark_json)
     shards = read_shards(option.shards, cells)
     attached = _attached(option, paths)
     build = build_from_option(only_build(option.build), root, option.tokenizer, option.trust_remote_code)

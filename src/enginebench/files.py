@@ -35,6 +35,15 @@ def write_text(path: Path, text: str) -> None:
         write_aside(path, lambda aside: aside.write_text(text, encoding="utf-8"))
 
 
+def check_writable(path: Path) -> None:
+    """Raise RunError where no file can be written as ``path``; nothing is changed there."""
+    with writing(path):
+        is_new = not path.exists()
+        path.open("ab").close()
+        if is_new:
+            path.unlink()
+
+
 def sync(path: Path) -> None:
     """Have the system write a file or directory out."""
     descriptor = os.open(path, os.O_RDONLY)

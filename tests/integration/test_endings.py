@@ -6,6 +6,8 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.support.ab_project import AbProject
 from tests.support.bench_project import BenchProject, output
 
@@ -29,6 +31,15 @@ def test_a_full_disk_costs_the_file_that_was_being_written_alone(tmp_path: Path)
     assert not (project.runs()[-1] / "benchmark.json").exists()
     assert project.run().data["finished"]
     assert f"page: {project.runs()[-1] / 'report.html'}" in done.stdout
+
+
+@pytest.mark.parametrize("place", [".", "nowhere/rows.json", "pyproject.toml/rows.json"])
+def test_a_place_where_no_rows_can_be_written_is_told_before_measuring(tmp_path: Path, place: str) -> None:
+    project = BenchProject(AbProject.make(tmp_path).root)
+    done = project.bench("--scenario", "tiny", "--build", "old=builds/old", "--benchmark-json", place)
+    assert done.returncode == 4
+    assert f"{place} cannot be written (" in done.stderr
+    assert not project.runs()
 
 
 def test_only_and_skip_are_refused_together(tmp_path: Path) -> None:
