@@ -142,13 +142,26 @@ class _Loop:
         """What need not be done for every arrival: look for stalls, tell how far the round is."""
         now = now_ns()
         self._next_tick_ns = now + int(self._tick_s * 1e9)
-        stalled = [index for index, seen_ns in self._last_event_ns.items() if now - seen_ns >= self._stall_ns]
+        if self._silent(now):
+            self._catch_up()  # this process may have been held up, and not the server
+        stalled = self._silent(now)
         for index in stalled:
             self._give_up(index, "stall", f"nothing arrived for {self._stall_ns / 1e9:g} s", now)
         if stalled and self._silent_since(min(self._raw.sent_ns[index] for index in stalled)):
             self._engine_is_dead(now)
         if self._on_progress is not None:
             self._on_progress(self._raw.arrivals.tokens, self._ended)
+
+    def _silent(self, now: int) -> list[int]:
+        """The requests without an event for too long."""
+        return [index for index, seen_ns in self._last_event_ns.items() if now - seen_ns >= self._stall_ns]
+
+    def _catch_up(self) -> None:
+        """Take what waits to be read. A poll may end with an answer, of which there are as many as requests."""
+        for _ in range(len(self._last_event_ns)):
+            if not (arrivals := self._session.poll(0.0)):
+                return
+            self._take(arrivals)
 
     def _silent_since(self, sent_ns: int) -> bool:
         """Whether no request has ended since then, and nothing arrived for any that is in flight."""
