@@ -134,10 +134,11 @@ class RuntimeContract:
         session.submit([make_request(0, output_tokens=NOT_ENDING_TOKENS), make_request(1, output_tokens=20)])
         before = session.poll(PATIENCE_S)
         session.cancel(0)
-        after = [] if any(arrival.ended for arrival in before) else collect(session, 1)  # a slow test may see it all
+        over = {arrival.request_index for arrival in before if arrival.ended}  # a test that is held up may see it all
+        after = [] if 1 in over else collect(session, 1)
         session.drain(PATIENCE_S)
         after += session.poll(0.0)
-        assert {arrival.request_index for arrival in [*before, *after] if arrival.ended} == {1}
+        assert {arrival.request_index for arrival in [*before, *after] if arrival.ended} == over | {1}
         assert {arrival.request_index for arrival in after} <= {1}
 
     def test_a_cancelled_request_leaves_the_next_ones_alone(self, session: Session, make_request: MakeRequest) -> None:

@@ -204,7 +204,7 @@ def test_nobody_there_is_one_sentence() -> None:
 
 
 def test_a_server_that_only_keeps_the_connection_has_stalled() -> None:
-    pings = (piece(b": ping\r\n\r\n"), 0.05) * 100
+    pings = (piece(b": ping\r\n\r\n"), 0.05) * 1000
     with ScriptedServer(ScriptedOpenAi(after_one=(*pings, piece(DONE) + END))) as server:
         session = open_session(options(server.url))
         raw = run_round(session, [request()], Batch(1), stall_timeout_s=0.5)

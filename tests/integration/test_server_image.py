@@ -1,5 +1,6 @@
 """Starting, watching and ending a server of several ranks: with a real mpiexec, and a stand-in for tritonserver."""
 
+import contextlib
 import json
 import os
 import shutil
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from enginebench.server.image import ImageTriton
 from enginebench.server.launch import TritonServer
 from tests.support import fake_tritonserver
 from tests.support.fake_tritonserver import RECORDS, arguments_of, option
+from tests.support.processes import left_of
 
 MPIEXEC = shutil.which("mpiexec", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
 needs_mpi = pytest.mark.skipif(MPIEXEC is None, reason="there is no mpiexec: pip install 'enginebench[dev]' brings one")
@@ -39,7 +41,7 @@ class Bench:
     def behave(self, **behaviour: Any) -> None:
         (self.records / "behaviour.json").write_text(json.dumps(behaviour))
 
-    def start(self, ranks: int = 1, ready_timeout_s: float = 20.0) -> TritonServer:
+    def start(self, ranks: int = 1, ready_timeout_s: float = 120.0) -> TritonServer:
         program = ImageTriton(
             self.program, MPIEXEC if ranks > 1 else None, ranks, environment={RECORDS: str(self.records)}
         )
@@ -53,8 +55,16 @@ class Bench:
 
     def left(self) -> list[int]:
         """Servers that are still there after a while."""
-        processes = [psutil.Process(pid) for pid in self.pids() if psutil.pid_exists(pid)]
-        return [process.pid for process in psutil.wait_procs(processes, timeout=10)[1]]
+        return [process.pid for process in left_of(found(self.pids()))]
+
+
+def found(pids: Sequence[int]) -> list[psutil.Process]:
+    """Those of them that are there."""
+    processes = []
+    for pid in pids:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            processes.append(psutil.Process(pid))
+    return processes
 
 
 @pytest.fixture
@@ -94,7 +104,7 @@ def test_a_rank_that_dies_is_noticed(bench: Bench) -> None:
     with bench.start(ranks=2) as server:
         last = max(bench.pids())
         os.kill(last, signal.SIGKILL)
-        psutil.wait_procs([psutil.Process(last)] if psutil.pid_exists(last) else [], timeout=5)
+        assert left_of(found([last])) == []
         with pytest.raises(ServerError, match="died"):
             server.check_alive()
     assert bench.left() == []
@@ -155,9 +165,13 @@ def test_a_server_that_ends_says_why(bench: Bench) -> None:
 
 def test_a_server_that_is_late_is_ended_and_says_why(bench: Bench) -> None:
     bench.behave(log="[TensorRT-LLM][WARNING] CUDA runtime error: out of memory", silent=True)
-    with pytest.raises(ServerError, match=r"not ready within 1 s: memory ran out"):
-        bench.start(ready_timeout_s=1.0)
-    assert bench.left() == []
+    for timeout_s in (1.0, 10.0, 60.0):  # a busy machine needs longer for what it says to be in the log
+        with pytest.raises(ServerError, match=rf"not ready within {timeout_s:g} s") as late:
+            bench.start(ready_timeout_s=timeout_s)
+        assert bench.left() == []
+        if "memory ran out" in str(late.value):
+            return
+    pytest.fail(f"it does not say why: {late.value}")
 
 
 def test_another_server_on_the_port_is_not_taken_for_ours(bench: Bench) -> None:

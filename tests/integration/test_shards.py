@@ -101,12 +101,12 @@ def test_scripted_rounds_come_back_whole(shards: Shards, load: Load) -> None:
 def test_more_shards_than_requests_and_a_time_to_fill(shards: Shards) -> None:
     shards.open("scripted", FAST)
     assert drive(shards, requests(2), Concurrency(2)).requests.outcome == ("ok", "ok")
-    asked = requests(16)
-    record = drive(shards, asked, Concurrency(4, duration_s=0.2))
+    asked = requests(4)
+    record = drive(shards, asked, Concurrency(4, duration_s=1.0))
     assert len(record.requests) > len(asked)
     assert len(set(record.requests.index)) == len(record.requests)
     latest = record.requests.intended_ns.max() - record.requests.intended_ns.min()
-    assert latest < 200_000_000
+    assert latest < 1_000_000_000
 
 
 def test_progress_is_that_of_all_shards(shards: Shards) -> None:
@@ -194,7 +194,7 @@ def mpiexec() -> str:
 def on_ranks(mpiexec: str, ranks: int, *arguments: str) -> "subprocess.CompletedProcess[str]":
     command = [mpiexec, "-n", str(ranks), sys.executable, "-m", "mpi4py.futures", *arguments]
     root = Path(__file__).parents[2]
-    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300, check=False)
 
 
 def test_shards_on_mpi_ranks(mpiexec: str, tmp_path: Path) -> None:

@@ -42,16 +42,16 @@ def option(arguments: list[str], name: str) -> str:
 
 
 def main() -> None:
-    """Record, then behave."""
+    """Write the log, record, then behave."""
     records = Path(os.environ[RECORDS])
     rank = os.environ.get("PMI_RANK") or os.environ.get("OMPI_COMM_WORLD_RANK")
+    file = records / "behaviour.json"
+    behaviour = json.loads(file.read_text()) if file.exists() else {}
+    print(behaviour.get("log", f"rank {rank} is up"), flush=True)  # before the record, for which tests wait
     record = {"argv": sys.argv[1:], "rank": rank, "pid": os.getpid()}
     aside = records / f"{os.getpid()}.aside"
     aside.write_text(json.dumps(record))
     aside.rename(records / f"argv-{os.getpid()}.json")
-    file = records / "behaviour.json"
-    behaviour = json.loads(file.read_text()) if file.exists() else {}
-    print(behaviour.get("log", f"rank {rank} is up"), flush=True)
     if "exit" in behaviour:
         sys.exit(behaviour["exit"])
     if behaviour.get("silent") or "--model-control-mode=explicit" in sys.argv:
