@@ -83,9 +83,24 @@ def test_memory_that_does_not_suffice_is_a_sentence(capsys: pytest.CaptureFixtur
     assert capsys.readouterr().err == "enginebench: There is not enough memory: end other programs.\n"
 
 
-@pytest.mark.parametrize("number", ["nan", "inf", "-1", "0"])
+@pytest.mark.parametrize("number", ["nan", "inf", "-1", "0", "1e22"])
 def test_what_is_no_number_is_refused(number: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["calibrate", "--rate", number])
     assert ended.value.code == 2
-    assert f"{number} is not above 0, or no number" in capsys.readouterr().err
+    assert f"{number} is no number above 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--tokens", "999999999"], "tokens has no end: lower --tokens"),
+        (["--seconds", "1e8"], "tokens has no end"),
+        (["--rate", "1e-6"], "An answer of 6.4e+07 s has no end"),
+    ],
+)
+def test_a_calibration_without_end_is_refused(
+    arguments: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", *arguments]) == 1
+    assert sentence in capsys.readouterr().err

@@ -120,6 +120,8 @@ def test_damaged_weights_are_named(tmp_path: Path, damage: Any) -> None:
         ({"min_step_ms": float("nan")}, "min_step_ms nan"),
         ({"dtype": "int8"}, "dtype 'int8'"),
         ({"seed": -1}, "seed -1"),
+        ({"layers": 10_001}, "10,001 layers: use at most 10,000"),
+        ({"ffn": 10**20}, "parameters on cpu: use at most 2,000,000,000"),
     ],
 )
 def test_options_that_cannot_be_are_refused_with_the_fix(change: dict[str, Any], message: str) -> None:

@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +19,9 @@ from enginebench.cli.serve import add_serve
 from enginebench.cli.show import add_show
 from enginebench.cli.trace import add_trace
 from enginebench.cli.trend import add_trend
+
+_MOST = 10**9
+"""Of whatever is given as a number: more is a slip."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -125,8 +127,8 @@ def _selftest_gate(options: argparse.Namespace) -> int:
 def _positive(kind: Callable[[str], float]) -> Callable[[str], float]:
     def number(text: str) -> float:
         value = kind(text)
-        if not 0 < value < math.inf:  # nor what is not a number
-            raise argparse.ArgumentTypeError(f"{text} is not above 0, or no number")
+        if not 0 < value <= _MOST:  # nor what is not a number
+            raise argparse.ArgumentTypeError(f"{text} is no number above 0, or more than {_MOST:,}")
         return value
 
     return number

@@ -14,6 +14,9 @@ from enginebench.reference.tokenizer import MIN_VOCAB_SIZE
 
 ARCHITECTURE = "ReferenceForCausalLM"
 DTYPES = {"cpu": ("float64", "float32"), "cuda": ("float64", "float32", "float16", "bfloat16")}
+MOST_LAYERS = 10_000
+MOST_PARAMETERS = {"cpu": 2 * 10**9, "cuda": 10**12}
+"""More is a slip, and would be drawn until memory or patience ends."""
 
 
 def _option(default: Any, text: str) -> Any:
@@ -50,6 +53,12 @@ class ReferenceOptions:
         ends = [size * place + min(place, more) for place in range(self.pp_size + 1)]
         return tuple(range(*each) for each in pairwise(ends))
 
+    @property
+    def _parameters(self) -> int:
+        """Of the matrices."""
+        attention = 2 * self.hidden * (self.hidden + self.kv_heads * self.hidden // self.heads)
+        return self.layers * (attention + 3 * self.hidden * self.ffn) + 2 * self.vocab_size * self.hidden
+
     def __post_init__(self) -> None:
         for problem, broken in self._checks():
             if broken:
@@ -67,6 +76,9 @@ class ReferenceOptions:
         yield f"dtype {self.dtype!r} on {self.device}: use one of {', '.join(dtypes)}", self.dtype not in dtypes
         yield f"pp_size {self.pp_size} on cpu: use 1, or the device cuda", self.device == "cpu" and self.pp_size > 1
         yield f"pp_size {self.pp_size} with {self.layers} layers: use at most as many", self.pp_size > self.layers
+        yield f"{self.layers:,} layers: use at most {MOST_LAYERS:,}", self.layers > MOST_LAYERS
+        most = MOST_PARAMETERS[self.device]
+        yield f"{self._parameters:,} parameters on {self.device}: use at most {most:,}", self._parameters > most
         yield (
             f"hidden {self.hidden} with heads {self.heads}: use a multiple of 2 x heads",
             self.hidden % (2 * self.heads) != 0,

@@ -17,14 +17,17 @@ from enginebench.run.selftest import ROWS, Effort, Outcome, markdown, run_row
 
 SCHEMA = "enginebench/calibration/1"
 _FLAT_OUT_TOKENS = 100_000  # of all streams together
+MOST_TOKENS, MOST_S = 5_000_000, 3600.0
+"""Of one measurement: more is a slip, and would be waited for until memory or patience ends."""
 
 
 def calibrate(point: Point, out: Path | None, *, width: int, colour: bool) -> str:
     """Calibrate at ``point`` and flat out with as many streams; keep it in ``out``; return what to print.
 
     Raises:
-        EnginebenchError: something did not start or broke, or ``out`` cannot be written.
+        EnginebenchError: it would not end, something did not start or broke, or ``out`` cannot be written.
     """
+    _refuse_endless(point)
     with tempfile.TemporaryDirectory(prefix="enginebench-calibrate-") as logs, Calibrator(Path(logs)) as calibrator:
         found = calibrator.measure(point)
         flat_out = None if point.runtime == "null" else calibrator.measure(_flat_out(point))
@@ -59,6 +62,20 @@ def selftest(
         _write(out, {"load_average_before": load_before, "effort": asdict(effort), "rows": rows})
         say(f"stored: {out}")
     return outcomes
+
+
+def _refuse_endless(point: Point) -> None:
+    tokens, answer_s = point.requests * point.tokens, point.ttft_s + point.gap_s * point.tokens
+    if tokens > MOST_TOKENS:
+        raise EnginebenchError(
+            f"A calibration of {tokens:.3g} tokens has no end: lower --tokens, --streams, --rate or --seconds, "
+            f"{MOST_TOKENS:,} are the most."
+        )
+    if answer_s > MOST_S:
+        raise EnginebenchError(
+            f"An answer of {answer_s:.3g} s has no end: lower --tokens or --ttft-ms, or raise --rate, "
+            f"{MOST_S:,.0f} s are the most."
+        )
 
 
 def _flat_out(point: Point) -> Point:
