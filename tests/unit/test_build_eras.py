@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enginebench.builds import era_old
-from enginebench.builds.build import Limits, Shape, not_applicable_reason, read_build
+from enginebench.builds.build import Limits, Shape, batch_exceeded, read_build
 from enginebench.builds.sizes import kv_bytes_per_token, parameter_bytes, weight_bits
 from enginebench.errors import BuildError
 from tests.support import engine_dirs as made
@@ -169,7 +169,7 @@ def test_an_engine_without_inflight_batching_says_why(tmp_path: Path, config: An
     write = made.write_old if "builder_config" in config else made.write_current
     build = read_build("a", write(tmp_path, config))
     assert build.inflight_off == reason
-    beyond = not_applicable_reason(build, 10, 10, batch_size=64)
+    beyond = batch_exceeded(build, 64)
     assert beyond is None if reason is None else "max_batch_size 8" in str(beyond)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from enginebench.builds.build import Build, Limits, not_applicable_reason, read_build
+from enginebench.builds.build import Build, Limits, batch_exceeded, limit_exceeded, read_build
 from enginebench.errors import BuildError
 
 TENSORRT_LLM: Mapping[str, Any] = {
@@ -123,16 +123,19 @@ def test_a_directory_without_config(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("prompt_tokens", "output_tokens", "batch_size", "reason"),
+    ("prompt_tokens", "output_tokens", "reason"),
     [
-        (1024, 512, 8, None),
-        (1025, 1, 1, "prompt 1025 tokens exceed the build's max_input_len 1024"),
-        (900, 1024, 1, "prompt 900 + output 1024 tokens exceed the build's max_seq_len 1536"),
-        (1024, 513, 1, "prompt 1024 + output 513 tokens exceed the build's max_seq_len 1536"),
-        (10, 10, 64, None),
+        (1024, 512, None),
+        (1025, 1, "prompt 1025 tokens exceed the build's max_input_len 1024"),
+        (900, 1024, "prompt 900 + output 1024 tokens exceed the build's max_seq_len 1536"),
+        (1024, 513, "prompt 1024 + output 513 tokens exceed the build's max_seq_len 1536"),
     ],
 )
 def test_a_request_beyond_a_limit_names_the_limit(
-    build: Build, prompt_tokens: int, output_tokens: int, batch_size: int, reason: str | None
+    build: Build, prompt_tokens: int, output_tokens: int, reason: str | None
 ) -> None:
-    assert not_applicable_reason(build, prompt_tokens, output_tokens, batch_size) == reason
+    assert limit_exceeded(build.limits, prompt_tokens, output_tokens) == reason
+
+
+def test_requests_beyond_a_batch_wait_where_they_can(build: Build) -> None:
+    assert batch_exceeded(build, 64) is None

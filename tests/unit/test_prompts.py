@@ -1,6 +1,8 @@
 """Requests of a round: the same on every path, pure functions of scenario, seed and round."""
 
-from collections.abc import Sequence
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from enginebench.errors import ScenarioError
-from enginebench.plan.cells import Cell
+from enginebench.plan.cells import ID_PATHS, PATHS, Cell
 from enginebench.plan.load import Batch
 from enginebench.plan.prompts import round_requests
 from enginebench.plan.requests import Request
-from enginebench.plan.scenario import Scenario
+from enginebench.plan.scenario import ORDERS, Scenario
 
 
 @dataclass(frozen=True)
@@ -123,12 +125,62 @@ def test_only_the_prompts_of_the_round_are_read() -> None:
     assert [each.prompt_text for each in requests(make(["你", "好", "吗"], requests=2))] == ["你", "好"]
 
 
+def of_file(directory: Path, lines: Sequence[object], **keys: object) -> Scenario:
+    rows = "".join(json.dumps(line) + "\n" for line in lines)
+    (directory / "asked.jsonl").write_text(rows, encoding="utf-8")
+    given = {"prompts": {"file": "asked.jsonl"}, "output_tokens": 8, **keys}
+    return Scenario.model_validate(given, context={"name": "example", "directory": directory})
+
+
 def test_prompt_files_are_read(tmp_path: Path) -> None:
-    lines = '"你好"\n{"prompt": "谁", "output_tokens": 9}\n{"text": "吗"}\n'
-    (tmp_path / "asked.jsonl").write_text(lines, encoding="utf-8")
-    keys = {"prompts": {"file": "asked.jsonl"}, "output_tokens": 8}
-    scenario = Scenario.model_validate(keys, context={"name": "example", "directory": tmp_path})
-    assert [each.prompt_text for each in requests(scenario)] == ["你好", "谁", "吗"]
+    lines = ["你好", {"prompt": "谁", "output_tokens": 9}, {"text": "吗"}, {"text_input": "你"}]
+    made = requests(of_file(tmp_path, lines))
+    assert [each.prompt_text for each in made] == ["你好", "谁", "吗", "你"]
+    assert {each.output_tokens for each in made} == {8}
+    assert [each.source for each in made] == [f"asked.jsonl:{number}" for number in (1, 2, 3, 4)]
+
+
+@given(
+    lines=st.lists(st.tuples(st.integers(1, 30), st.integers(1, 4000)), min_size=1, max_size=9),
+    keys=st.fixed_dictionaries(
+        {"batch_sizes": st.integers(1, 20), "order": st.sampled_from(ORDERS)}, optional={"requests": st.integers(1, 30)}
+    ),
+    round_index=st.integers(-1, 9),
+    seed=st.integers(0, 2**32),
+    path=st.sampled_from(PATHS),
+)
+def test_an_answer_is_as_long_as_the_line_of_its_prompt_says(
+    tmp_path_factory: pytest.TempPathFactory,
+    lines: list[tuple[int, int]],
+    keys: Mapping[str, object],
+    round_index: int,
+    seed: int,
+    path: str,
+) -> None:
+    written = [{"input_length": prompt, "output_length": answer, "timestamp": 0} for prompt, answer in lines]
+    scenario = of_file(tmp_path_factory.mktemp("lines"), written, output_tokens="from_file", **keys)
+    (cell,) = scenario.cells_on((path,))
+    made = round_requests(scenario, cell, Characters(), round_index, seed)
+    assert made == round_requests(scenario, cell, Characters(), round_index, seed)
+    for each in made:
+        number = int(each.source.removeprefix("asked.jsonl:"))
+        assert (len(each.prompt_ids), each.output_tokens) == lines[number - 1]
+    in_turn = [f"asked.jsonl:{index % len(lines) + 1}" for index in range(len(made))]
+    assert Counter(each.source for each in made) == Counter(in_turn)
+    if keys["order"] == "file":
+        assert [each.source for each in made] == in_turn
+
+
+def test_ids_that_a_text_does_not_give_back_go_where_ids_are_taken(tmp_path: Path) -> None:
+    for name in ("input_ids", "logits"):
+        scenario = of_file(tmp_path, [{"task_id": 0, name: [5, 5], "output_tokens": 3}], output_tokens="from_file")
+        for path in ID_PATHS:
+            (cell,) = scenario.cells_on((path,))
+            (made,) = round_requests(scenario, cell, Merging(), 0, 0)
+            assert (made.prompt_ids, made.output_tokens) == ((5, 5), 3)
+        (cell,) = scenario.cells_on(("ensemble",))
+        with pytest.raises(ScenarioError, match=r"asked\.jsonl:1: 2 ids become 1 .* measure direct and core alone"):
+            round_requests(scenario, cell, Merging(), 0, 0)
 
 
 def test_token_ids_become_text_and_stay_ids() -> None:
@@ -157,7 +209,7 @@ def test_synthetic_text_is_fitted_to_a_tokenizer_that_merges() -> None:
 @pytest.mark.parametrize(
     ("prompts", "tokenizer", "said"),
     [
-        ([{"token_ids": [[1], [5, 5]]}], Merging(), r"prompts\[0\]\.token_ids\[1\]: 2 ids become 1 when"),
+        ([{"token_ids": [[1], [5, 5]]}], Merging(), r"prompts\[0\], token_ids\[1\]: 2 ids become 1 when"),
         ([{"token_ids": [[2**31]]}], Characters(), r"token_ids\[0\]: the build's tokenizer does not know these ids"),
         (synthetic(), Characters(plain_ids=()), "no printable tokens to draw from"),
         (synthetic(), Merging(plain_ids=range(1)), "no random text of .* tokens survives"),
@@ -165,4 +217,4 @@ def test_synthetic_text_is_fitted_to_a_tokenizer_that_merges() -> None:
 )
 def test_prompts_that_a_tokenizer_cannot_carry(prompts: object, tokenizer: Characters, said: str) -> None:
     with pytest.raises(ScenarioError, match=said):
-        round_requests(make(prompts), Cell("example", "direct", True, 8, Batch(1)), tokenizer, 0, 0)
+        round_requests(make(prompts), Cell("example", "ensemble", True, 8, Batch(1)), tokenizer, 0, 0)

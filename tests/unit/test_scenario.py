@@ -11,6 +11,7 @@ from enginebench.errors import ScenarioError
 from enginebench.measure.metrics import METRICS, OF_THE_CLIENT
 from enginebench.plan.cells import PATHS
 from enginebench.plan.load import Batch
+from enginebench.plan.prompt_file import Line
 from enginebench.plan.scenario import (
     DISTRIBUTIONS,
     OF_GPU,
@@ -54,7 +55,7 @@ gate:
 def test_every_key_is_read(tmp_path: Path) -> None:
     scenario = load(tmp_path, FULL)
     assert scenario.name == "example"
-    assert scenario.prompts[0].texts == ("写一篇1000字的玄幻小说",)
+    assert scenario.prompts[0].lines == (Line("写一篇1000字的玄幻小说"),)
     assert scenario.loads == (Batch(1), Batch(8))
     assert (scenario.rounds, scenario.warmup_rounds, scenario.requests) == (3, 2, 16)
     assert scenario.slo_s == {"ttft": 0.5, "tpot": 0.05}
@@ -87,7 +88,7 @@ def test_every_kind_of_prompt(tmp_path: Path) -> None:
         "  - synthetic: {input_tokens: 512, count: 3}\n  - token_ids: [[5, 6], [7]]\n",
     )
     assert [source.count for source in scenario.prompts] == [1, 1, 2, 3, 2]
-    assert scenario.prompts[2].texts == ("你是谁？", "Hi")
+    assert [line.prompt for line in scenario.prompts[2].lines] == ["你是谁？", "Hi"]
     assert scenario.prompt_count == 9
 
 
@@ -108,10 +109,27 @@ def test_facts_are_json_and_keep_prompt_files_short(tmp_path: Path) -> None:
     assert facts["prompts"] == [{"file": "asked.jsonl", "count": 2, "sha256": facts["prompts"][0]["sha256"]}]
 
 
+def test_lengths_of_a_file_are_named_by_their_mean_and_deviation(tmp_path: Path) -> None:
+    def facts(*lengths: int, output_tokens: str = "from_file") -> tuple[str, object]:
+        lines = (json.dumps({"prompt": "a", "output_tokens": length}) + "\n" for length in lengths)
+        (tmp_path / "asked.jsonl").write_text("".join(lines))
+        scenario = load(tmp_path, f"prompts: {{file: asked.jsonl}}\noutput_tokens: {output_tokens}\n")
+        jsonschema.validate(json.loads(scenario.model_dump_json(exclude_none=True)), schema())
+        return scenario.cells_on(("direct",))[0].shape, scenario_facts(scenario)
+
+    assert facts(4, 4)[0] == "stream-out0004-bs001"
+    assert facts(100, 164)[0] == "stream-out0132sd32-bs001"
+    assert facts(4, 4, 5)[0] == "stream-out0004sd1-bs001"  # not alike, and never told as such
+    assert facts(1, 2000)[0] == "stream-out1000sd1000-bs001"
+    assert facts(4, 6)[1] != facts(6, 4)[1]  # other answers, and runs that cannot be compared
+    assert facts(4, 6, output_tokens="[4]")[1] == facts(6, 4, output_tokens="[4]")[1]
+    assert facts(4, 6, output_tokens="from_file") == facts(4, 6, output_tokens="[from_file]")
+
+
 def test_a_bom_and_windows_line_ends_are_read(tmp_path: Path) -> None:
     path = tmp_path / "example.yaml"
     path.write_bytes(b"\xef\xbb\xbfprompts: [Hello]\r\noutput_tokens: 8\r\n")
-    assert load_scenario(path).prompts[0].texts == ("Hello",)
+    assert load_scenario(path).prompts[0].lines == (Line("Hello"),)
 
 
 @pytest.mark.parametrize("name", scenario_names(SCENARIOS))

@@ -158,11 +158,16 @@ def test_wrong_prompts_are_named(tmp_path: Path, prompts: str, said: str) -> Non
 JSONL = {
     "not json": (b'"a"\n{prompt}\n', "asked.jsonl:2 is not JSON; write"),
     "no prompt": (b'"a"\n\n{"said": "b"}\n', "asked.jsonl:3 holds no prompt; write"),
-    "token ids": (b'{"task_id": 0, "input_ids": [5, 7], "output_tokens": 9}\n', "use synthetic for random prompts"),
+    "ids of several prompts": (b'{"input_ids": [[5], [7]]}\n', "asked.jsonl:1 holds no prompt; write"),
     "nothing": (b"null\n", "asked.jsonl:1 holds no prompt"),
     "number": (b"7\n", "asked.jsonl:1 holds no prompt"),
     "surrogate": (b'"\\ud800"\n', "asked.jsonl:1 holds no prompt"),
     "empty": (b"\n", "asked.jsonl holds no prompts"),
+    "no length": (b'{"input_length": 0}\n', "asked.jsonl:1 has 0 for a length; write input_length as a whole number"),
+    "no answer": (
+        b'{"prompt": "a", "output_tokens": -1}\n',
+        "asked.jsonl:1 has -1 for a length; write output_tok",
+    ),
     "latin-1": (b'"a"\n"\xfc"\n', "asked.jsonl:2: byte 0xfc is not UTF-8"),
 }
 
@@ -219,6 +224,29 @@ def test_a_wrong_trace_is_named_with_its_line(tmp_path: Path, text: str, said: s
     (tmp_path / "times.jsonl").write_text(text)
     got = message(tmp_path, f"{BASE}load: {{kind: rate, trace: times.jsonl}}\n".encode())
     assert "load.trace cannot be used: " in got
+    assert said in got
+
+
+@pytest.mark.parametrize(
+    ("keys", "said"),
+    [
+        (
+            "prompts: {file: asked.jsonl}\noutput_tokens: from_file",
+            "is from_file, but asked.jsonl:2 has no output_tokens or output_length; add it there, or give a",
+        ),
+        (
+            "prompts: [{file: asked.jsonl}, Hi]\noutput_tokens: from_file",
+            "is from_file, but asked.jsonl:2 has no output_tokens",
+        ),
+        ("prompts: Hi\noutput_tokens: from_file", "is from_file, but prompts[0] is no file; take it away, or give"),
+        ("prompts: Hi\noutput_tokens: file", 'must be a whole number, not "file"'),
+        ("prompts: Hi\noutput_tokens: [8, from_file]", 'must be a whole number, not "from_file"'),
+    ],
+)
+def test_lengths_that_no_file_says_are_named(tmp_path: Path, keys: str, said: str) -> None:
+    (tmp_path / "asked.jsonl").write_text('{"prompt": "a", "output_tokens": 9}\n{"prompt": "b"}\n')
+    got = message(tmp_path, f"{keys}\n".encode())
+    assert got.startswith("example.yaml:2: output_tokens")
     assert said in got
 
 

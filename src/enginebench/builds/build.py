@@ -18,8 +18,8 @@ from enginebench.builds.model import (
     Layout,
     Limits,
     Shape,
+    batch_exceeded,
     limit_exceeded,
-    not_applicable_reason,
 )
 from enginebench.errors import BuildError
 
@@ -30,8 +30,8 @@ __all__ = [
     "Layout",
     "Limits",
     "Shape",
+    "batch_exceeded",
     "limit_exceeded",
-    "not_applicable_reason",
     "read_build",
     "read_config",
 ]

@@ -93,18 +93,16 @@ class Build:
         return (*self.container, self.python)
 
 
-def not_applicable_reason(build: Build, prompt_tokens: int, output_tokens: int, batch_size: int) -> str | None:
-    """Say which limit of ``build`` such a request exceeds, or None.
+def batch_exceeded(build: Build, batch_size: int) -> str | None:
+    """Say that ``build`` cannot run so many requests at once, or None.
 
-    A ``batch_size`` above the build's is no reason where in-flight batching works: the requests beyond it wait in its
-    queue. An engine without it runs whole batches.
+    More than its own are no reason where in-flight batching works: the requests beyond them wait in its queue. An
+    engine without it runs whole batches.
     """
-    if batch_size < 1 or output_tokens < 1:
-        return f"batch size {batch_size} and output {output_tokens} must both be at least 1"
     largest = build.limits.max_batch_size
     if build.inflight_off and largest is not None and batch_size > largest:
         return f"batch size {batch_size} exceeds the build's max_batch_size {largest}, and it has no in-flight batching"
-    return limit_exceeded(build.limits, prompt_tokens, output_tokens)
+    return None
 
 
 def limit_exceeded(limits: Limits, prompt_tokens: int, output_tokens: int) -> str | None:

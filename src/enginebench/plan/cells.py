@@ -7,6 +7,9 @@ from enginebench.plan.load import Batch, Load
 PATHS = ("direct", "core", "ensemble", "bls", "llmapi", "openai-completions", "openai-chat")
 """Every way that a request can take to a build, in the order of the layers."""
 
+ID_PATHS = ("direct", "core")
+"""Those that take prompts as token ids; to the others they go as text."""
+
 DEFAULT_PATHS = ("direct", "ensemble")
 
 

@@ -5,7 +5,7 @@ With ``scenario.py`` the only module that knows pydantic. Knows no key of a scen
 
 import re
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, model_validator
 from pydantic.json_schema import JsonSchemaValue
@@ -62,6 +62,24 @@ class Bare:
 
     def _mapping(self, value: object) -> object:
         return value if isinstance(value, dict) else {self.key: value}
+
+
+@dataclass(frozen=True, slots=True)
+class OrWord:
+    """Marks a union of a value with a word that may stand for it; anything else is checked as the value."""
+
+    word: str
+
+    def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
+        value = handler.generate_schema(get_args(source)[0])
+        serialised = core_schema.wrap_serializer_function_ser_schema(self._passed, schema=value)
+        return core_schema.no_info_wrap_validator_function(self._passed, value, serialization=serialised)
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"const": self.word}, *handler(schema)["anyOf"]]}
+
+    def _passed(self, value: Any, handler: Any) -> Any:
+        return self.word if value in (self.word, [self.word]) else handler(value)
 
 
 def fraction(value: object) -> object:

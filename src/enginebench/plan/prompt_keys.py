@@ -3,7 +3,9 @@
 What they become is in ``prompts.py``.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, pstdev
 from typing import Annotated, Any
 
 from pydantic import (
@@ -17,7 +19,7 @@ from pydantic import (
 
 from enginebench.errors import ScenarioError
 from enginebench.plan.keys import Bare, Count, Keys, problem
-from enginebench.plan.prompt_file import read_prompts
+from enginebench.plan.prompt_file import Line, read_prompts
 
 Text = Annotated[str, Field(min_length=1)]
 TokenIds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(min_length=1, strict=False)]
@@ -40,6 +42,12 @@ class Length(Keys):
         return handler(self) if self.stdev else self.mean
 
 
+def mean_and_stdev(lengths: Sequence[int]) -> tuple[int, float]:
+    """Of ``lengths``, in whole tokens for ids; a standard deviation of 0 says that they are all alike."""
+    stdev = max(1, round(pstdev(lengths))) if len({*lengths}) > 1 else 0
+    return round(fmean(lengths)), float(stdev)
+
+
 class Synthetic(Keys):
     """Prompts of random printable tokens."""
 
@@ -54,37 +62,40 @@ class Prompts(Keys):
 
     text: Text | None = Field(default=None, description="One prompt; a bare text in the list means the same.")
     file: Text | None = Field(
-        default=None, description="A JSONL file beside the scenario: a text, {prompt: text} or {text: text} a line."
+        default=None,
+        description="A JSONL file beside the scenario, a prompt a line: a text, or {prompt: text} …",
     )
     synthetic: Synthetic | None = Field(default=None, description="Random prompts of a given length.")
     token_ids: Annotated[tuple[TokenIds, ...], Field(min_length=1, strict=False)] | None = Field(
         default=None, description="Prompts as lists of token ids."
     )
-    _texts: tuple[str, ...] = PrivateAttr(())
+    _lines: tuple[Line, ...] = PrivateAttr(())
 
     @model_validator(mode="after")
     def _one_source(self, info: ValidationInfo) -> "Prompts":
         if len(self.model_dump(exclude_none=True)) != 1:
             raise problem("must hold exactly one of text, file, synthetic, token_ids")
-        self._texts = self._read(Path((info.context or {}).get("directory", ".")))
+        self._lines = self._read(Path((info.context or {}).get("directory", ".")))
         return self
 
-    def _read(self, directory: Path) -> tuple[str, ...]:
+    def _read(self, directory: Path) -> tuple[Line, ...]:
+        if self.text is not None:
+            return (Line(self.text),)
+        if self.token_ids is not None:
+            return tuple(Line(ids, source=f"token_ids[{index}]") for index, ids in enumerate(self.token_ids))
         if self.file is None:
-            return () if self.text is None else (self.text,)
+            return ()
         try:
             return read_prompts(directory / self.file)
         except ScenarioError as error:
             raise problem(f"cannot be used: {error}", "file") from None
 
     @property
-    def texts(self) -> tuple[str, ...]:
-        """The prompts of ``text`` and ``file``; empty for the other kinds."""
-        return self._texts
+    def lines(self) -> tuple[Line, ...]:
+        """The prompts, but for synthetic ones."""
+        return self._lines
 
     @property
     def count(self) -> int:
         """How many prompts this is; 1 for synthetic prompts without a count."""
-        if self.synthetic:
-            return self.synthetic.count or 1
-        return len(self.token_ids or self._texts)
+        return (self.synthetic.count or 1) if self.synthetic else len(self._lines)

@@ -7,24 +7,33 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
 from enginebench.errors import ScenarioError
 from enginebench.plan import draws
 from enginebench.plan.arrivals import offsets_ns
-from enginebench.plan.cells import Cell
+from enginebench.plan.cells import ID_PATHS, Cell
 from enginebench.plan.expand import requests_per_round
 from enginebench.plan.load import Rate
 from enginebench.plan.requests import Request, Sampling
 
 if TYPE_CHECKING:
+    from enginebench.plan.prompt_file import Given
     from enginebench.plan.prompt_keys import Length, Prompts
     from enginebench.plan.scenario import SamplingKeys, Scenario
 
-Prompt: TypeAlias = "tuple[str, tuple[int, ...]]"
-"""Canonical text, and the ids that the build's tokenizer makes of it."""
+_Made: TypeAlias = "tuple[str, tuple[int, ...]]"  # text, and its ids
 
 _FITTING_ATTEMPTS = 16
+
+
+class Prompt(NamedTuple):
+    """Canonical text, the ids that the build's tokenizer makes of it, and what its line says beside that."""
+
+    text: str
+    ids: tuple[int, ...]
+    output_tokens: int | None = None
+    source: str = ""
 
 
 class PromptTokenizer(Protocol):
@@ -47,10 +56,11 @@ def round_requests(
     """The requests of one round, in the order of release; prompts are repeated in turn where there are too few.
 
     ``seed`` decides what is random. Lengths of synthetic prompts and of answers are those of every round; tokens,
-    order and arrival times are new in each. Raises ScenarioError for prompts that the tokenizer cannot carry.
+    order and arrival times are new in each. An answer whose length the prompt's line says goes with its prompt.
+    Raises ScenarioError for prompts that the tokenizer cannot carry.
     """
     offsets = _offsets(scenario, cell, round_index, seed)
-    source = _Source(scenario.name, tokenizer, round_index, seed)
+    source = _Source(scenario.name, tokenizer, round_index, seed, takes_ids=cell.path in ID_PATHS)
     pool = tuple(islice(source.prompts(scenario.prompts, len(offsets)), len(offsets)))
     prompts = [pool[index % len(pool)] for index in range(len(offsets))]
     if scenario.order == "shuffled":
@@ -58,12 +68,14 @@ def round_requests(
     return tuple(
         Request(
             index,
-            *prompt,
-            _output_tokens(cell, index, seed),
+            prompt.text,
+            prompt.ids,
+            _output_tokens(scenario, cell, prompt, index, seed),
             cell.streaming,
             _sampling(scenario.sampling, index),
             offset_ns,
             round_index,
+            prompt.source,
         )
         for index, (prompt, offset_ns) in enumerate(zip(prompts, offsets, strict=True))
     )
@@ -76,7 +88,9 @@ def _offsets(scenario: "Scenario", cell: Cell, round_index: int, seed: int) -> t
     return offsets_ns(cell.load, draws.generator(scenario.name, seed, "arrivals", cell.load.label, round_index))
 
 
-def _output_tokens(cell: Cell, index: int, seed: int) -> int:
+def _output_tokens(scenario: "Scenario", cell: Cell, prompt: Prompt, index: int, seed: int) -> int:
+    if scenario.own_lengths and prompt.output_tokens is not None:
+        return prompt.output_tokens
     if not cell.output_stdev:
         return cell.output_tokens
     source = draws.generator(cell.scenario, seed, "output", cell.output_tokens, index)
@@ -95,30 +109,38 @@ class _Source:
     tokenizer: PromptTokenizer
     round_index: int
     seed: int
+    takes_ids: bool  # prompts go to the engine as ids
 
     def prompts(self, sources: "Sequence[Prompts]", requests: int) -> Iterator[Prompt]:
         """All prompts in the order of the file, made one by one as they are taken."""
         for number, source in enumerate(sources):
             where = f"scenario {self.scenario}, prompts[{number}]"
-            for text in source.texts:
-                yield self._from_text(text, where)
-            for index, ids in enumerate(source.token_ids or ()):
-                yield self._from_ids(ids, f"{where}.token_ids[{index}]")
+            for index, line in enumerate(source.lines):
+                at = f"{where}, {line.source}" if line.source else where
+                yield Prompt(*self._made(line.prompt, at, number, index), line.output_tokens, line.source)
             if source.synthetic:
                 for index in range(source.synthetic.count or requests):
                     length = _synthetic_length(source.synthetic.input_tokens, self._random(number, index, "length"))
-                    yield self._drawn(length, self._random(number, index, self.round_index), where)
+                    yield Prompt(*self._made(length, where, number, index))
 
     def _random(self, *parts: object) -> random.Random:
         return draws.generator(self.scenario, self.seed, *parts)
 
-    def _from_text(self, text: str, where: str) -> Prompt:
+    def _made(self, prompt: "Given", where: str, *place: int) -> _Made:
+        if isinstance(prompt, str):
+            return self._from_text(prompt, where)
+        if isinstance(prompt, int):
+            return self._drawn(prompt, self._random(*place, self.round_index), where)
+        return self._from_ids(prompt, where)
+
+    def _from_text(self, text: str, where: str) -> _Made:
         ids = tuple(self.tokenizer.encode(text))
         if not ids:
             raise ScenarioError(f"{where}: the build's tokenizer makes no tokens of {text!r}; write another prompt")
         return text, ids
 
-    def _from_ids(self, ids: Sequence[int], where: str) -> Prompt:
+    def _from_ids(self, ids: tuple[int, ...], where: str) -> _Made:
+        """Ids that their text gives back are the same prompt on every path; others go where ids are taken."""
         try:
             text = self.tokenizer.decode(ids)
             again = tuple(self.tokenizer.encode(text))
@@ -126,14 +148,16 @@ class _Source:
             raise ScenarioError(
                 f"{where}: the build's tokenizer does not know these ids ({error}); take others"
             ) from error
-        if len(again) != len(ids):
-            raise ScenarioError(
-                f"{where}: {len(ids)} ids become {len(again)} when their text is encoded again, so that text paths "
-                "would measure another prompt; choose ids that survive it, or use synthetic"
-            )
-        return text, again
+        if len(again) == len(ids):
+            return text, again
+        if self.takes_ids:
+            return text, ids
+        raise ScenarioError(
+            f"{where}: {len(ids)} ids become {len(again)} when their text is encoded again, so that paths that take "
+            f"text would measure another prompt; measure {' and '.join(ID_PATHS)} alone, or use synthetic prompts"
+        )
 
-    def _drawn(self, length: int, generator: random.Random, where: str) -> Prompt:
+    def _drawn(self, length: int, generator: random.Random, where: str) -> _Made:
         """Random text of exactly ``length`` tokens; neighbours that a tokenizer merges are cut or filled up again."""
         ids = _draw(self.tokenizer.plain_ids, length, generator, where)
         for _ in range(_FITTING_ATTEMPTS):

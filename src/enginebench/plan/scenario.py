@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -22,16 +22,19 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from enginebench.errors import ScenarioError
 from enginebench.plan.cells import DEFAULT_PATHS, PATHS, Cell
-from enginebench.plan.keys import MOST, Bare, Count, Keys, OneOrMany, problem
+from enginebench.plan.keys import MOST, Bare, Count, Keys, OneOrMany, OrWord, problem
 from enginebench.plan.load import Batch, Load, Trim
 from enginebench.plan.load_keys import LoadKeys, Share, TrimKeys
 from enginebench.plan.messages import did_you_mean, first_problem, shown
-from enginebench.plan.prompt_keys import Length, Prompts, Text
+from enginebench.plan.prompt_file import OUTPUT_LENGTHS
+from enginebench.plan.prompt_keys import Length, Prompts, Text, mean_and_stdev
 from enginebench.plan.yaml_file import Document, read_document
 
 _T = TypeVar("_T")
 
 SETS_FILE = "sets.yaml"
+FROM_FILE = "from_file"
+"""Of answers: as long as the line of the prompt says."""
 ORDERS = ("file", "shuffled")
 """In which prompts are asked."""
 
@@ -67,6 +70,9 @@ def _known_order(order: str) -> str:
     return order
 
 
+Lengths = Annotated[
+    tuple[Annotated[Length, Bare("mean", "integer")], ...], Field(min_length=1), OneOrMany(distinct=True)
+]
 PathName = Annotated[str, AfterValidator(_known_path), Field(json_schema_extra={"enum": [*PATHS]})]
 
 
@@ -123,9 +129,10 @@ class Scenario(Keys):
     prompts: Annotated[tuple[Annotated[Prompts, Bare("text", "string")], ...], Field(min_length=1), OneOrMany()] = (
         Field(description="Texts, {file: x.jsonl}, {synthetic: {input_tokens: 512}} or {token_ids: [[...]]}.")
     )
-    output_tokens: Annotated[
-        tuple[Annotated[Length, Bare("mean", "integer")], ...], Field(min_length=1), OneOrMany(distinct=True)
-    ] = Field(description="Lengths of the answers: exact, or mean and stdev; end-of-sequence is ignored.")
+    output_tokens: Annotated[Lengths | Literal["from_file"], OrWord(FROM_FILE)] = Field(
+        description="Lengths of the answers: exact, or mean and stdev, or from_file: as each line of the prompt files "
+        "says; end-of-sequence is ignored."
+    )
     batch_sizes: Annotated[tuple[Count, ...], Field(min_length=1), OneOrMany(distinct=True)] | None = Field(
         default=None, description="Shorthand for load: [{kind: batch, sizes: ...}]; 1 when neither is given."
     )
@@ -162,6 +169,18 @@ class Scenario(Keys):
     def model_post_init(self, context: Mapping[str, Any] | None, /) -> None:
         """Take the scenario's name from the file that is being read."""
         self._name = (context or {}).get("name", "")
+
+    @model_validator(mode="after")
+    def _lengths_are_known(self) -> "Scenario":
+        for number, source in enumerate(self.prompts if self.own_lengths else ()):
+            if source.file is None:
+                why = f"is {FROM_FILE}, but prompts[{number}] is no file; take it away, or give a length here"
+                raise problem(why, "output_tokens")
+            if lacking := next((line.source for line in source.lines if line.output_tokens is None), None):
+                keys = " or ".join(OUTPUT_LENGTHS)
+                why = f"is {FROM_FILE}, but {lacking} has no {keys}; add it there, or give a length here"
+                raise problem(why, "output_tokens")
+        return self
 
     @model_validator(mode="after")
     def _keys_agree(self) -> "Scenario":
@@ -209,6 +228,19 @@ class Scenario(Keys):
         return tuple(Batch(size) for size in self.batch_sizes or (1,))
 
     @property
+    def own_lengths(self) -> bool:
+        """Whether each answer is as long as the line of its prompt says."""
+        return self.output_tokens == FROM_FILE
+
+    @property
+    def output_lengths(self) -> tuple[tuple[int, float], ...]:
+        """Mean and standard deviation of the answers, of one kind of cell after the other."""
+        if isinstance(self.output_tokens, str):
+            lines = [line for source in self.prompts for line in source.lines]
+            return (mean_and_stdev([line.output_tokens for line in lines if line.output_tokens is not None]),)
+        return tuple((length.mean, length.stdev) for length in self.output_tokens)
+
+    @property
     def trimmed(self) -> Trim:
         """What of each round does not count."""
         return self.trim.trim if self.trim else Trim()
@@ -226,10 +258,10 @@ class Scenario(Keys):
     def cells_on(self, paths: "tuple[str, ...]") -> tuple[Cell, ...]:
         """The cells on ``paths``, in the order of the file; one for each combination."""
         return tuple(
-            Cell(self.name, path, streaming, tokens.mean, load, tokens.stdev)
+            Cell(self.name, path, streaming, mean, load, stdev)
             for path in paths
             for streaming in self.streaming
-            for tokens in self.output_tokens
+            for mean, stdev in self.output_lengths
             for load in self.loads
         )
 
@@ -272,11 +304,13 @@ def scenario_names(directory: Path) -> list[str]:
 
 
 def scenario_facts(scenario: Scenario) -> dict[str, Any]:
-    """The scenario as it was loaded, for JSON; of a prompt file its number of prompts and their digest."""
+    """The scenario as it was loaded, for JSON; of a prompt file the number and the digest of what is asked."""
     facts = scenario.model_dump(mode="json", exclude_none=True)
     for source, entry in zip(scenario.prompts, facts["prompts"], strict=True):
         if source.file:
-            digest = hashlib.sha256(json.dumps(source.texts).encode()).hexdigest()
+            asked = [line.prompt for line in source.lines]
+            lengths = [line.output_tokens for line in source.lines if scenario.own_lengths]
+            digest = hashlib.sha256(json.dumps([asked, lengths] if lengths else asked).encode()).hexdigest()
             entry |= {"count": source.count, "sha256": digest}
     return {"name": scenario.name, **facts}
 

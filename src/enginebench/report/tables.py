@@ -189,7 +189,8 @@ def _memory_value(cell: CellView, kind: str, scale: Scale) -> Text:
 
 def _scenario_facts(run: Json, name: str, cells: Sequence[CellView]) -> tuple[str, str]:
     spec = run["plan"]["scenarios"].get(name) or {}
-    facts = [_prompts(spec.get("prompts")), _prompt_tokens(cells)]
+    answers = "answers as long as their lines say" if spec.get("output_tokens") == "from_file" else ""
+    facts = [_prompts(spec.get("prompts")), _prompt_tokens(cells), answers]
     rounds_run = {int(cell.record["rounds"]) for cell in cells if cell.measured and cell.record.get("rounds")}
     if len(rounds_run) == 1:
         facts.append(count(rounds_run.pop(), "round"))

@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from enginebench.builds.build import Build, not_applicable_reason
+from enginebench.builds.build import Build, batch_exceeded, limit_exceeded
 from enginebench.builds.tokenizer import Tokenizer
 from enginebench.plan.cells import Cell
 from enginebench.plan.expand import estimate_s
 from enginebench.plan.prompts import round_requests
+from enginebench.plan.requests import Request
 from enginebench.plan.scenario import Scenario
 from enginebench.plan.selection import Selection
 from enginebench.run.direct import reuses_no_kv_cache
@@ -88,7 +89,6 @@ def make_plan(
 def _planned(build: Build, tokenizer: Tokenizer, scenario: Scenario, cell: Cell, rounds: int | None) -> PlannedCell:
     requests = round_requests(scenario, cell, tokenizer, round_index=0, seed=scenario.sampling.seed)
     lengths = [len(request.prompt_ids) for request in requests]
-    longest = max(request.output_tokens for request in requests)
     a_cell_s = estimate_s(
         cell,
         scenario,
@@ -103,9 +103,35 @@ def _planned(build: Build, tokenizer: Tokenizer, scenario: Scenario, cell: Cell,
         rounds=rounds or scenario.rounds,
         prompt_tokens=(min(lengths), max(lengths)),
         not_applicable=_not_run_as_asked(build, scenario, cell)
-        or not_applicable_reason(build, max(lengths), longest, cell.load.connections),
+        or batch_exceeded(build, cell.load.connections)
+        or _too_much(build, scenario, requests),
         estimate_s=a_cell_s,
     )
+
+
+def _too_much(build: Build, scenario: Scenario, requests: Sequence[Request]) -> str | None:
+    """The limit of ``build`` that a request exceeds, the longest first, and the line that asks for it.
+
+    Any prompt must leave room for the longest answer, but where each line says how long its own is.
+    """
+    longest = max(request.output_tokens for request in requests)
+    reasons: dict[str, str] = {}  # by source
+    for request in sorted(requests, key=lambda each: len(each.prompt_ids) + each.output_tokens, reverse=True):
+        answer = request.output_tokens if scenario.own_lengths else longest
+        if reason := _unknown_id(build, request) or limit_exceeded(build.limits, len(request.prompt_ids), answer):
+            reasons.setdefault(request.source, reason)
+    if not reasons:
+        return None
+    source, reason = next(iter(reasons.items()))
+    others = f" (others that do not fit: {len(reasons) - 1})" if len(reasons) > 1 else ""
+    return f"{source}: {reason}{others}" if source else reason
+
+
+def _unknown_id(build: Build, request: Request) -> str | None:
+    known, highest = build.shape.vocabulary, max(request.prompt_ids)
+    if known is None or highest < known:
+        return None
+    return f"token id {highest} is beyond the build's vocabulary of {known}"
 
 
 def _not_run_as_asked(build: Build, scenario: Scenario, cell: Cell) -> str | None:
