@@ -47,7 +47,7 @@ def test_report_opens_a_browser(root: Path) -> None:
     ("arguments", "sentence"),
     [
         (["report"], "Nothing says which run is meant"),
-        (["report", OLD, NEW, OLD], "3 runs have no page in common"),
+        (["report", OLD, NEW, OLD], "is named 2 times: name each run once"),
         (["report", "--index", OLD], "leave out RUN and --out"),
         (["report", "nonsense"], "There is no run 'nonsense'"),
         (["show", "2026"], "'2026' means 2 runs"),

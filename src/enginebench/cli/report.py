@@ -1,6 +1,7 @@
-"""``enginebench report`` on the command line: the page of a stored run again, and the index of all runs."""
+"""``enginebench report`` on the command line: the page of a stored run again, of several, and the index of all runs."""
 
 import argparse
+import shutil
 import sys
 import webbrowser
 from pathlib import Path
@@ -11,11 +12,25 @@ from enginebench.errors import RunError
 
 def add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Add the command ``report``."""
-    report = commands.add_parser("report", help="write the page of a stored run, of two that are compared, or of all")
-    report.add_argument("runs", nargs="*", metavar="RUN", help=f"{RUN}; two, old and new, are compared")
+    report = commands.add_parser(
+        "report", help="write the page of a stored run, of two that are compared, of several side by side, or of all"
+    )
+    report.add_argument(
+        "runs",
+        nargs="*",
+        metavar="RUN",
+        help=f"{RUN}; two, old and new, are compared; three to eight stand side by side, with ratios to the first. Of "
+        "several, each may be a baseline, too",
+    )
     report.add_argument("--index", action="store_true", help="write reports/index.html, the page of all runs")
     report.add_argument("--open", action="store_true", help="open the page in the browser")
-    report.add_argument("--out", type=Path, metavar="FILE", help="write the page there (default: beside the run)")
+    report.add_argument(
+        "--out",
+        type=Path,
+        metavar="FILE",
+        help="write the page there, and nothing else (default: beside the run; of several in reports/comparisons, with "
+        "what it was made from as JSON)",
+    )
     report.set_defaults(run=_report)
 
 
@@ -42,13 +57,13 @@ def _write_page(options: argparse.Namespace) -> Path:
     from enginebench.report.terminal import summary_text
     from enginebench.run_lookup import find_run
 
-    if len(options.runs) == 2:
-        return _write_comparison(options)
-    if len(options.runs) != 1:
-        wrong = (
-            f"{len(options.runs)} runs have no page in common" if options.runs else "Nothing says which run is meant"
+    if not options.runs:
+        raise RunError(
+            "Nothing says which run is meant: name one RUN, such as 'latest', two to compare them, more for a page of "
+            "all side by side, or --index."
         )
-        raise RunError(f"{wrong}: name one RUN, such as 'latest', two to compare them, or --index.")
+    if len(options.runs) > 1:
+        return _write_comparison(options) if len(options.runs) == 2 else _write_lineup(options)
     run_dir = find_run(options.runs[0], Path.cwd())
     page = write_report(run_dir, options.out)
     print(summary_text(run_dir, width=100, colour=sys.stdout.isatty()), end="")
@@ -68,4 +83,18 @@ def _write_comparison(options: argparse.Namespace) -> Path:
     else:
         page = keep_comparison(comparison, old, new, root)
     print(f"{headline(comparison)}\npage: {page}")
+    return page
+
+
+def _write_lineup(options: argparse.Namespace) -> Path:
+    from enginebench.report.lineup_page import write_lineup
+    from enginebench.report.lineup_terminal import lineup_text
+    from enginebench.run.lineups import keep_lineup, line_up_stored
+
+    root = Path.cwd()
+    lineup = line_up_stored(options.runs, root)
+    page = write_lineup(lineup, options.out) if options.out else keep_lineup(lineup, root)
+    width = shutil.get_terminal_size((150, 24)).columns
+    print(lineup_text(lineup, width=width, colour=sys.stdout.isatty()), end="")
+    print(f"page: {page}")
     return page

@@ -24,6 +24,11 @@ def comparable(old: Json, new: Json, allow: Collection[str] = ()) -> tuple[Probl
     return tuple(replace(each, allowed=each.what in allow) for each in found)
 
 
+def asked(scenario: Json) -> dict[str, Any]:
+    """What a scenario, as run.json has it, asks of an engine: all but words, gates and how often it is repeated."""
+    return {key: value for key, value in scenario.items() if key not in (*NOT_THE_LOAD, "rounds")}
+
+
 def _machine(old: Json, new: Json) -> Iterator[Problem]:
     one, two = old["environment"], new["environment"]
     yield from _unlike("hardware", "GPUs", *(", ".join(_gpus(each, "name")) or "none" for each in (one, two)))

@@ -129,6 +129,8 @@ def _plot_height(plot: Plot, figure: Figure, *, wide: bool) -> int:
     if plot.horizontal:
         lines = max((1 + (len(name) > LETTERS[wide]) for name in categories(plot)), default=1)
         return max(60, (LINE_PX * lines + 9) * len(categories(plot)))
+    if figure.tall:
+        return 330
     return 184 if figure.columns or len(figure.plots) == 1 else 130
 
 

@@ -35,6 +35,7 @@ class Marks:
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     texts: tuple[str, ...] = ()  # under the pointer, one a point
+    labels: tuple[tuple[str, str], ...] = ()  # beside each point on a wide page: words, and where they stand
     role: str = ""  # a path, "old", "new", "good", "warn", "bad", "muted", an outcome, or "": the next of eight
     dashed: bool = False
 
@@ -67,6 +68,7 @@ class Figure:
     """Plots that belong together, what they show in one sentence, and their numbers.
 
     ``columns``: plots beside each other (below each other on a narrow page); otherwise all share one time axis.
+    ``tall``: they are what their page is about.
     """
 
     id: str
@@ -75,6 +77,7 @@ class Figure:
     plots: tuple[Plot, ...]
     table: Table
     columns: bool = True
+    tall: bool = False
 
 
 @dataclass(frozen=True, slots=True)

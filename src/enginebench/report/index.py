@@ -6,7 +6,7 @@ Written from the runs' records as they are now; a record that cannot be read has
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from enginebench.files import write_text
 from enginebench.report.cells import Json, cells_of
 from enginebench.report.comparison import COMPARISONS, FILE, comparison_from_json
 from enginebench.report.comparison_words import headline, level_of
+from enginebench.report.lineup import FILE as LINEUP_FILE
 from enginebench.report.page import render
 from enginebench.report.summary import REFERENCE_LABEL, date, hardware, is_reference, verdict
 from enginebench.report.units import DASH, count
@@ -44,11 +45,11 @@ class IndexRow:
 class ComparisonRow:
     """One comparison. ``link``: its page relative to the index, or None without one."""
 
-    name: str  # old → new
+    name: str  # old → new, or all that stand side by side
     link: str | None
     date: str
     numbers: str  # how many decide, and how they came out
-    level: str
+    level: str  # as of a run, or plain: no verdict
     verdict: str
 
 
@@ -92,22 +93,24 @@ def write_index(root: Path) -> Path:
 
 def comparison_rows(root: Path) -> list[ComparisonRow]:
     """The comparisons in ``root``/reports/comparisons, the latest first; a damaged one has a row that says so."""
-    files = (root / COMPARISONS).glob(f"*/{FILE}")
-    return sorted(
-        (_comparison_row(file, (root / INDEX).parent) for file in files),
-        key=lambda row: (row.date, row.name),
-        reverse=True,
-    )
+    base = (root / INDEX).parent
+    rows = [_comparison_row(file, base, _compared) for file in (root / COMPARISONS).glob(f"*/{FILE}")]
+    rows += [_comparison_row(file, base, _lined_up) for file in (root / COMPARISONS).glob(f"*/{LINEUP_FILE}")]
+    return sorted(rows, key=lambda row: (row.date, row.name), reverse=True)
 
 
-def _comparison_row(file: Path, base: Path) -> ComparisonRow:
+def _comparison_row(file: Path, base: Path, read: Callable[[Json, str | None], ComparisonRow]) -> ComparisonRow:
     page = file.parent / "report.html"
     link = page.relative_to(base).as_posix() if page.is_file() else None
     try:
-        found = comparison_from_json(json.loads(file.read_text(encoding="utf-8")))
+        return read(json.loads(file.read_text(encoding="utf-8")), link)
     except (OSError, RunError, AttributeError, KeyError, TypeError, ValueError) as error:
         why = f"{file} is damaged ({type(error).__name__}: {error})."
         return ComparisonRow(file.parent.name, link, DASH, DASH, "bad", why)
+
+
+def _compared(data: Json, link: str | None) -> ComparisonRow:
+    found = comparison_from_json(data)
     outcomes = Counter(each.outcome for each in found.gated)
     return ComparisonRow(
         name=f"{found.old.build} → {found.new.build}",
@@ -116,6 +119,18 @@ def _comparison_row(file: Path, base: Path) -> ComparisonRow:
         numbers=", ".join(f"{number} {outcome}" for outcome, number in outcomes.items()) or DASH,
         level=level_of(found),
         verdict=headline(found).split(":", 1)[0],
+    )
+
+
+def _lined_up(data: Json, link: str | None) -> ComparisonRow:
+    said = f"{count(len(data['runs']), 'build')} side by side over {count(len(data['cells']), 'cell')}: decides nothing"
+    return ComparisonRow(
+        name=", ".join(run["label"] for run in data["runs"]),
+        link=link,
+        date=date(data["created"]),
+        numbers=DASH,
+        level="warn" if any(data["problems"].values()) else "plain",
+        verdict=said,
     )
 
 

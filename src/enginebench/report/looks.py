@@ -53,6 +53,8 @@ OTHERS = (
     Look("#1B8AA6", "x", "dash", "+"),
     Look("#5B8C00", "hexagon", "dot", "."),
 )
+BUILDS = {f"build-{number}": look for number, look in enumerate(OTHERS, 1)}
+"""Several runs side by side, in their order."""
 
 SYMBOLS = {
     "circle": "M6 1a5 5 0 1 0 0 10a5 5 0 1 0 0-10z",
@@ -76,6 +78,9 @@ HATCHES = {
     ".": "M2 3h1M7 3h1M12 3h1M2 8h1M7 8h1M12 8h1",
 }
 """Strokes in a box of 14 by 12."""
+
+_FIXED = PATHS | MEANINGS | BUILDS
+"""Looks of roles: the same in every plot."""
 
 DASHES = {"dash": "6 3", "dot": "2 3", "dashdot": "6 3 2 3", "longdash": "9 4", "longdashdot": "9 4 2 4"}
 
@@ -111,8 +116,7 @@ def looks(plot: Plot) -> Iterator[tuple[Marks, Look]]:
     free = cycle(OTHERS)
     taken: dict[str, Look] = {}
     for marks in plot.marks:
-        known = PATHS.get(marks.role) or MEANINGS.get(marks.role) or taken.get(marks.name)
-        look = known or next(free)
+        look = _FIXED.get(marks.role) or taken.get(marks.name) or next(free)
         taken.setdefault(marks.name, look)
         yield marks, look
 

@@ -54,7 +54,7 @@ def _environment() -> "Environment":
     from markupsafe import Markup
 
     from enginebench.report.charts import chart_json, heights_px
-    from enginebench.report.looks import PATHS, SYMBOLS, legend
+    from enginebench.report.looks import BUILDS, PATHS, SYMBOLS, legend
 
     environment = Environment(
         loader=PackageLoader("enginebench.report"),
@@ -67,7 +67,8 @@ def _environment() -> "Environment":
         "chart_json": lambda figure: Markup(_inert(chart_json(figure))),  # noqa: S704
         "heights_px": heights_px,
         "legend": legend,
-        "outlines": {path: SYMBOLS[look.symbol] for path, look in PATHS.items()},
+        "outlines": {role: SYMBOLS[look.symbol] for role, look in (PATHS | BUILDS).items()},
+        "builds": BUILDS,
         "other_outline": SYMBOLS["hexagon"],
     }
     return environment

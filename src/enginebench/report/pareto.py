@@ -3,16 +3,19 @@
 From the summaries of the cells; the front is that of their medians and knows no noise.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
+from typing import TypeVar
 
 from enginebench.report.cells import CellView, Json, cells_of, path_rank
 from enginebench.report.compare import E2E, OUTPUT_RATE, TPOT, TTFT, Shown, metric_scale
 from enginebench.report.figures import Axis, Figure, Marks, Plot, Section
 from enginebench.report.units import Scale, count
 from enginebench.report.view import Column, Table, Text
+
+_T = TypeVar("_T")
 
 MAX_FIGURES = 8
 LEAD = (
@@ -78,9 +81,14 @@ def _points(cells: Sequence[CellView], shown: Shown, gpus: int | None) -> list[_
 
 def front(points: Sequence[_Point]) -> list[_Point]:
     """The points that no other beats on both, by latency."""
-    best: list[_Point] = []
-    for point in sorted(points, key=lambda one: (one.latency_s, -one.rate)):
-        if not best or point.rate > best[-1].rate:
+    return unbeaten(points, lambda point: point.latency_s, lambda point: point.rate)
+
+
+def unbeaten(points: Iterable[_T], cost: Callable[[_T], float], gain: Callable[[_T], float]) -> list[_T]:
+    """The points than which no other costs less and gains more, the cheapest first."""
+    best: list[_T] = []
+    for point in sorted(points, key=lambda one: (cost(one), -gain(one))):
+        if not best or gain(point) > gain(best[-1]):
             best.append(point)
     return best
 

@@ -56,7 +56,7 @@ def _answered(subject: Subject) -> list[tuple[str, Condition]]:
     allowed: dict[str, bool] = {}
     for each in problems:
         allowed[each.what] = allowed.get(each.what, True) and each.allowed
-    answered = [(each.answer(allowed), each) for each in _conditions(*subject.runs, problems)]
+    answered = [(each.answer(allowed), each) for each in conditions(*subject.runs, problems)]
     return sorted(answered, key=lambda pair: _RANK.index(pair[0]))
 
 
@@ -76,7 +76,8 @@ def _lead(answers: list[str]) -> str:
     return f"{same} of {len(answers)} are the same, and nothing keeps the runs from being compared{allowed}."
 
 
-def _conditions(old: Json, new: Json, problems: tuple[Problem, ...]) -> Iterator[Condition]:
+def conditions(old: Json, new: Json, problems: tuple[Problem, ...]) -> Iterator[Condition]:
+    """Everything that could explain a change, the build included, with both values."""
     one, two = old["environment"], new["environment"]
     yield Condition("Build", _build(old), _build(new))
     yield Condition("Engine version", str(old["build"].get("version")), str(new["build"].get("version")))

@@ -99,6 +99,10 @@ def _line(plot: Plot, marks: Marks, look: Look, places: _Places) -> Json:
             "symbol": look.symbol + ("-open" if marks.dashed else ""),
             "size": size,
         }
+    if marks.labels:
+        words, positions = zip(*marks.labels, strict=True)
+        trace |= {"mode": f"{mode}+text", "text": [label(word) for word in words], "textposition": list(positions)}
+        trace |= {"cliponaxis": False, "textfont": {"size": 11}}
     if marks.low and marks.high:
         trace["error_x" if plot.horizontal else "error_y"] = _error(marks, look, plot.horizontal)
     return trace

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from enginebench.decide.comparable import NOT_THE_LOAD
+from enginebench.decide.comparable import asked
 
 Json = Mapping[str, Any]
 
@@ -33,8 +33,7 @@ def machine_slug(environment: Json) -> str:
 
 def workload_key(scenario: Json) -> str:
     """Eight digits of a hash of what a scenario asks of an engine; ``scenario`` as run.json has it."""
-    asked = {key: value for key, value in scenario.items() if key not in (*NOT_THE_LOAD, "rounds")}
-    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(asked(scenario), sort_keys=True).encode()).hexdigest()[:8]
 
 
 def _gpu_names(gpus: Any) -> str:
