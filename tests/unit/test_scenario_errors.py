@@ -163,7 +163,10 @@ JSONL = {
     "number": (b"7\n", "asked.jsonl:1 holds no prompt"),
     "surrogate": (b'"\\ud800"\n', "asked.jsonl:1 holds no prompt"),
     "empty": (b"\n", "asked.jsonl holds no prompts"),
-    "no length": (b'{"input_length": 0}\n', "asked.jsonl:1 has 0 for a length; write input_length as a whole number"),
+    "no length": (
+        b'{"input_length": 0}\n',
+        "asked.jsonl:1 has 0 for a length; write input_length as a number from 1 to",
+    ),
     "no answer": (
         b'{"prompt": "a", "output_tokens": -1}\n',
         "asked.jsonl:1 has -1 for a length; write output_tok",

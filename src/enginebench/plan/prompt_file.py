@@ -70,7 +70,9 @@ def _length(keys: Mapping[str, Any], names: Sequence[str]) -> int | None:
     length = _first(keys, names)
     if length is None or (type(length) is int and 0 < length <= MOST):
         return length
-    raise ValueError(f"has {json.dumps(length)} for a length; write {' or '.join(names)} as a whole number of tokens")
+    raise ValueError(
+        f"has {json.dumps(length)} for a length; write {' or '.join(names)} as a number from 1 to {MOST:,}"
+    )
 
 
 def _first(keys: Mapping[str, Any], names: Sequence[str]) -> Any:
