@@ -165,7 +165,7 @@ JSONL = {
     "empty": (b"\n", "asked.jsonl holds no prompts"),
     "no length": (
         b'{"input_length": 0}\n',
-        "asked.jsonl:1 has 0 for a length; write input_length as a number from 1 to",
+        "asked.jsonl:1 has 0 for a length; write input_length as a whole number from 1",
     ),
     "no answer": (
         b'{"prompt": "a", "output_tokens": -1}\n',

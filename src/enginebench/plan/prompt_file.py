@@ -71,7 +71,7 @@ def _length(keys: Mapping[str, Any], names: Sequence[str]) -> int | None:
     if length is None or (type(length) is int and 0 < length <= MOST):
         return length
     raise ValueError(
-        f"has {json.dumps(length)} for a length; write {' or '.join(names)} as a number from 1 to {MOST:,}"
+        f"has {json.dumps(length)} for a length; write {' or '.join(names)} as a whole number from 1 to {MOST:,}"
     )
 
 
