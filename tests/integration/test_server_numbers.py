@@ -1,8 +1,9 @@
 """The server's own numbers beside the client's: of a script that counts what it is told to, and of a real run."""
 
 import json
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -237,6 +238,36 @@ def test_what_one_replica_does_not_count_is_not_known_of_all() -> None:
     assert "nv_trt_llm_request_metrics" in kept["not_offered"]
 
 
+@dataclass
+class Late(Counting):
+    """Counts a round of two requests no earlier than when it was asked for its counts four times after it."""
+
+    looks: int = 0
+    due: int = 0
+
+    def serve(self) -> None:
+        self.due = self.looks + 4
+
+    def __call__(self, asked: Asked) -> Iterator[Step]:
+        if asked.path != "/metrics":
+            self.looks += 1
+            if self.looks == self.due:
+                self.requests, self.tokens = self.requests + 2, self.tokens + 10
+        return super().__call__(asked)
+
+
+def test_counts_that_come_late_are_waited_for() -> None:
+    with ScriptedServer(script := Late()) as server:
+        numbers = CellNumbers([watch(server)], "ensemble")
+        numbers.wait_idle()
+        script.serve()
+        numbers.begin([replace(record(), warmup=True)])
+        script.serve()
+        numbers.end([record()])
+        kept = numbers.as_json([record()])
+    assert counted(kept) == {"requests": (2, 2), "output tokens": (10, 10)}
+
+
 def test_a_model_that_was_loaded_anew_has_no_counts_and_says_why() -> None:
     with ScriptedServer(script := Counting(requests=9)) as server:
         numbers = CellNumbers([watch(server)], "ensemble")
@@ -274,6 +305,7 @@ def test_the_sampler_keeps_what_changes_and_ends_with_its_harness() -> None:
         sampler = ServerSampler(f"{server.url}/metrics", server.url, period_s=0.01)
         while script.pages < 12:
             assert sampler._process.poll() is None
+            time.sleep(0.01)
         sampler.stop()
         samples = sampler.samples()
     assert sampler._process.poll() is not None

@@ -64,7 +64,7 @@ class CellRun:
         """Fetch the round before, and hand the worker the requests of the next one."""
         self.collect()
         if self.numbers is not None:
-            self.numbers.begin()
+            self.numbers.begin(self.records)
         number = sum(not record.warmup for record in self.records)
         self._prepare(number, warmup=False, label=f"round {number + 1}/{self.rounds}")
         self._measuring = True

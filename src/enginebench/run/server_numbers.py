@@ -7,7 +7,7 @@ never taken for zero.
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from enginebench.measure.records import RoundRecord
@@ -36,6 +36,7 @@ class CellNumbers:
         self.model = model
         self._idle: dict[str, Any] | None = None
         self._idle_each: Sequence[str | None] = [None] * len(watches)
+        self._idled: Moment | None = None  # the counters before the warm-up
         self._before: Moment | None = None
         self._after: Moment | None = None
         self.layers: Mapping[str, Any] | None = None
@@ -57,30 +58,32 @@ class CellNumbers:
         self._idle_each = [wait.status for wait in waits]
         worst = next(status for status in _IDLE_WORST_FIRST if status in self._idle_each)
         self._idle = {"status": worst, "waited_s": time.monotonic() - started_s}
+        self._idled = self._read()
 
-    def begin(self) -> None:
-        """Read the counters before the measured rounds, once the warm-up's are in; later calls do nothing."""
+    def begin(self, warm_up: Sequence[RoundRecord] = ()) -> None:
+        """Read the counters before the measured rounds, once those of ``warm_up`` are in; later calls do nothing."""
         if self._before is None:
-            self._before = self._settled(lambda _: False)
+            self._before = self._settled(self._idled, warm_up)
 
     def end(self, records: Sequence[RoundRecord] = ()) -> None:
-        """Read them afterwards: once they are what the client counted in ``records``, or do not change any more."""
-        measured = [record for record in records if not record.warmup]
+        """Read them afterwards, once those of the measured ones of ``records`` are in."""
+        self._after = self._settled(self._before, [record for record in records if not record.warmup])
 
-        def enough(moment: Moment) -> bool:
-            self._after = moment
-            return bool(measured) and self._agrees(measured)
+    def _settled(self, since: Moment | None, rounds: Sequence[RoundRecord]) -> Moment:
+        """The first reading that agrees with what the client counted in ``rounds``; after a while any.
 
-        self._after = self._settled(enough)
-
-    def _settled(self, enough: Callable[[Moment], bool]) -> Moment:
-        """The first reading that is ``enough`` or the same as the one before it, after a while any."""
+        Where that cannot be told, or what differs does not matter, the first that is the same as the one before it.
+        """
         deadline_s = time.monotonic() + SETTLE_S
         now = self._read()
-        while time.monotonic() < deadline_s and not enough(now):
+        while time.monotonic() < deadline_s:
+            rows = self._told(since, now, rounds)
+            if rows and all(row["server"] == row["client"] for row in rows):
+                break
             time.sleep(LOOK_S)
             last, now = now, self._read()
-            if [(each.counts, each.totals) for each in now] == [(each.counts, each.totals) for each in last]:
+            unchanged = [(each.counts, each.totals) for each in now] == [(each.counts, each.totals) for each in last]
+            if unchanged and all(row["server"] == row["client"] for row in rows if row["matters"]):
                 break
         return now
 
@@ -113,10 +116,12 @@ class CellNumbers:
             "servers": self._parts(measured, each, every) if self.servers > 1 else [],
         }
 
-    def _agrees(self, rounds: Sequence[RoundRecord]) -> bool:
-        rows = against_client(self.model, rounds, counted_together(self._counted_each()))
-        known = [row for row in rows if row["server"] is not None]
-        return bool(known) and all(row["server"] == row["client"] for row in known)
+    def _told(self, since: Moment | None, now: Moment, rounds: Sequence[RoundRecord]) -> list[dict[str, Any]]:
+        """What the servers counted since then, of all that they do, beside the client's counts in ``rounds``."""
+        if since is None or not rounds:
+            return []
+        every = counted_together([counted_between(*pair) for pair in zip(since, now, strict=True)])
+        return [row for row in against_client(self.model, rounds, every) if row["server"] is not None]
 
     def _counted_each(self) -> list[Counted]:
         return [counted_between(*pair) for pair in zip(self._before or (), self._after or (), strict=False)]

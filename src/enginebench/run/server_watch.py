@@ -20,7 +20,7 @@ from enginebench.server.tracing import Tracer
 
 DEFAULT_METRICS_PORT = 8002
 LOOK_S = 0.15  # gauges are renewed ten times a second
-SETTLE_S = 2.0  # Triton counts a request some time after its last token
+SETTLE_S = 5.0  # Triton counts a request some time after its last token
 
 
 @dataclass(slots=True)
