@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.pages import PATIENCE_MS
+
 
 @pytest.fixture(scope="session")
 def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[str, Any]:
@@ -15,4 +17,6 @@ def browser_type_launch_args(browser_type_launch_args: dict[str, Any]) -> dict[s
         if os.environ.get("CI"):
             pytest.fail(reason)
         pytest.skip(reason)
-    return {**browser_type_launch_args, "executable_path": chromium, "args": ["--no-sandbox"]}
+    return {
+        **browser_type_launch_args, "executable_path": chromium, "args": ["--no-sandbox"], "timeout": PATIENCE_MS
+    }  # fmt: skip

@@ -14,6 +14,7 @@ from enginebench.report.comparison_page import write_comparison
 from enginebench.report.comparison_subject import Subject
 from tests.support.accessibility import violations
 from tests.support.compared import LOST, at_different_times, in_turns, incomparable, of_names, with_history
+from tests.support.pages import PATIENCE_MS, copied_table, until
 
 Make = Callable[[Path], Subject]
 MAKERS: dict[str, Make] = {
@@ -50,6 +51,7 @@ def visit(browser: Browser, tmp_path_factory: pytest.TempPathFactory, complaints
         key = f"{name} {options}"
         if key not in known:
             contexts.append(browser.new_context(offline=True, permissions=CLIPBOARD, **options))
+            contexts[-1].set_default_timeout(PATIENCE_MS)
             page = known[key] = contexts[-1].new_page()
             page.on("console", lambda message: complaints.append(message.text))
             page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -83,7 +85,7 @@ def test_opens_offline_without_a_complaint_and_fits_a_phone(visit: Open, complai
     if name in ("turns", "apart"):
         _draw(page)
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    until(page, "document.documentElement.scrollWidth === 360")  # once what was drawn wide is drawn anew
     assert page.locator("img").count() == 0
     assert complaints == []
 
@@ -139,9 +141,7 @@ def test_numbers_are_filtered_sorted_and_copied(visit: Open) -> None:
     ]
     known = [value for value in values if not math.isnan(value)]
     assert known == sorted(known) == values[: len(known)]
-    page.locator(".tools .copy").click()
-    page.get_by_text("Copied").wait_for()
-    head, *copied = csv.reader(page.evaluate("navigator.clipboard.readText()").splitlines())
+    head, *copied = csv.reader(copied_table(page).splitlines())
     assert head[:6] == ["Cell", "Metric", "Old", "New", "Unit", "Change (%)"]
     assert all(len(row) == len(head) for row in copied)
     assert [row[5] for row in copied[: len(known)]] == [f"{value:.6g}" for value in known]

@@ -13,7 +13,10 @@ from playwright.sync_api import Browser, BrowserContext, Dialog, Page
 from enginebench.report.page import write_report
 from tests.support import detailed_run, sample_run
 from tests.support.accessibility import violations
+from tests.support.pages import PATIENCE_MS, copied_table, until
 
+TITLES = "#load-1 .infolayer [class^=g-x][class$=title]"
+PLACE = "title => Math.round(title.getBoundingClientRect().y / 20)"
 VARIANTS = ("detailed", "typical", "gpu", "empty", "failures", "interrupted", "hostile", "unbounded")
 Report = Callable[[str], Path]
 
@@ -64,6 +67,7 @@ def visit(browser: Browser, report: Report) -> Iterator[Open]:
         key = f"{variant} {options}"
         if key not in known:
             context = browser.new_context(offline=True, viewport={"width": 1280, "height": 900}, **options)
+            context.set_default_timeout(PATIENCE_MS)
             contexts.append(context)
             known[key] = _watched(context.new_page())
             known[key].page.goto(report(variant).as_uri())
@@ -99,7 +103,7 @@ def test_opens_offline_without_a_complaint_and_fits_a_phone(visit: Open, variant
     if variant in ("detailed", "hostile"):
         opened.draw()
     _open_details(opened.page)
-    assert opened.page.evaluate("document.documentElement.scrollWidth") == 360
+    until(opened.page, "document.documentElement.scrollWidth === 360")  # once what was drawn wide is drawn anew
     assert opened.complaints == []
     assert all(url.startswith(("file:", "data:", "blob:")) for url in opened.requests)
 
@@ -135,7 +139,7 @@ def test_a_chart_is_drawn_when_it_comes_near(visit: Open) -> None:
 
 def test_printing_draws_what_nobody_scrolled_to(visit: Open) -> None:
     page = visit("gpu").page
-    _until(page, "!!window.Plotly")
+    until(page, "!!window.Plotly")
     page.evaluate("dispatchEvent(new Event('beforeprint'))")
     page.emulate_media(media="print")
     assert page.locator(".chart.js-plotly-plot").count() == page.locator(".chart").count() > 1
@@ -146,6 +150,7 @@ def test_printing_draws_what_nobody_scrolled_to(visit: Open) -> None:
 
 def test_a_browser_that_cannot_draw_says_so(browser: Browser, report: Report) -> None:
     context = browser.new_context(offline=True)
+    context.set_default_timeout(PATIENCE_MS)
     context.add_init_script("delete window.DecompressionStream")
     page = context.new_page()
     page.goto(report("one_cell").as_uri())
@@ -168,20 +173,18 @@ def test_axe_finds_nothing_in_light_and_dark(visit: Open, variant: str) -> None:
 
 def test_plots_stand_below_each_other_where_the_page_is_narrow(visit: Open) -> None:
     page = visit("one_cell").draw()
-    assert len(_plot_tops(page)) == 1
+    until(page, f"new Set([...document.querySelectorAll('{TITLES}')].map({PLACE})).size === 1")
+    assert page.locator(TITLES).count() == 3
     page.set_viewport_size({"width": 360, "height": 900})
-    _until(page, "document.getElementById('load-1').layout.height > 400")
-    page.wait_for_timeout(100)
-    assert len(_plot_tops(page)) == 3
+    until(page, f"new Set([...document.querySelectorAll('{TITLES}')].map({PLACE})).size === 3")
 
 
 def test_the_page_keeps_the_place_of_its_charts(visit: Open) -> None:
     page = visit("one_cell").page
     room = "one => [one.getBoundingClientRect().height, parseInt(getComputedStyle(one).minHeight)]"
     page.set_viewport_size({"width": 1280, "height": 900})
-    _until(page, "document.getElementById('load-1').layout?.height < 400")
-    drawn, kept = page.locator("#load-1").evaluate(room)
-    assert drawn == pytest.approx(kept, abs=1)
+    until(page, "document.getElementById('load-1').layout?.height < 400")
+    until(page, f"(([drawn, kept]) => Math.abs(drawn - kept) <= 1)(({room})(document.getElementById('load-1')))")
 
 
 def test_the_numbers_need_no_script(visit: Open) -> None:
@@ -257,9 +260,7 @@ def test_words_and_chips_filter_the_cells(visit: Open) -> None:
 def test_the_table_is_copied_as_it_stands(visit: Open) -> None:
     page = visit("typical", permissions=["clipboard-read", "clipboard-write"]).page
     page.locator("#find").fill("long-prompt")
-    page.locator(".tools .copy").click()
-    page.get_by_text("Copied").wait_for()
-    head, *rows = csv.reader(page.evaluate("navigator.clipboard.readText()").splitlines())
+    head, *rows = csv.reader(copied_table(page).splitlines())
     assert head[:5] == ["Cell", "Answer", "Tokens (out)", "Load", "Path"]
     assert [row[0] for row in rows] == _ids(page)
     assert all(len(row) == len(head) for row in rows)
@@ -328,12 +329,6 @@ def test_the_page_stays_light_in_the_browser(visit: Open) -> None:
     assert page.evaluate("document.querySelectorAll('*').length") <= 20_000
 
 
-def _plot_tops(page: Page) -> set[int]:
-    boxes = [title.bounding_box() for title in page.locator("#load-1 .infolayer [class^=g-x][class$=title]").all()]
-    assert len(boxes) == 3
-    return {round(box["y"] / 20) for box in boxes if box}
-
-
 def _ids(page: Page) -> list[str]:
     """The cells of the visible rows, top to bottom."""
     script = "rows => rows.map(row => row.title)"
@@ -350,15 +345,6 @@ def _measured_rows(page: Page) -> list[list[str]]:
 
 def _number(text: str) -> float | None:
     return None if text.startswith("—") else float(text.replace(",", ""))
-
-
-def _until(page: Page, true: str) -> None:
-    """Wait until an expression is true; Playwright's own waiting needs what the page's CSP forbids."""
-    for _ in range(200):
-        if page.evaluate(true):
-            return
-        page.wait_for_timeout(50)
-    pytest.fail(f"never came true: {true}")
 
 
 def _open_details(page: Page) -> None:
