@@ -52,7 +52,7 @@ def test_the_live_line_is_seen_on_a_terminal(project: BenchProject) -> None:
     command = shlex.join(project.command("--scenario", "smoke", "--path", "direct", "-k", "bs001", "--rounds", "3"))
     done = subprocess.run(
         ["script", "--quiet", "--return", "--command", command, "/dev/null"],
-        cwd=project.root, env=environment(), capture_output=True, text=True, timeout=120, check=False,
+        cwd=project.root, env=environment(), capture_output=True, text=True, timeout=300, check=False,
         stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout

@@ -52,6 +52,8 @@ class Progress:
         """Show that a round began, e.g. ``round 2/5``."""
         self._round, self._round_started_s = label, time.monotonic()
         self._show()
+        if self._live is not None:
+            self._live.refresh()  # a short round would be over before the next time that it is drawn
 
     def tokens(self, count: int, finished_requests: int) -> None:
         """Show how the round at hand gets on: about ``count`` tokens so far."""
