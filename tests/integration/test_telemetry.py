@@ -15,8 +15,11 @@ import pytest
 
 from enginebench.clock import now_ns
 from enginebench.errors import WorkerError
+from enginebench.measure.calibrator import cpu_seconds
+from enginebench.measure.gpu_trace import Edge
 from enginebench.measure.telemetry import MemoryPhases, Sample, Telemetry, peaks
 from tests.support.gpu_traces import CARD, reading, state, write_trace
+from tests.support.processes import PATIENCE_S
 
 MIB = 2**20
 HOLD = "import sys; block = bytearray(int(sys.argv[1]) * 2**20); print('held', flush=True); sys.stdin.read()"
@@ -33,16 +36,31 @@ def holding(mebibytes: int) -> Iterator[int]:
 
 
 def until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, what
         time.sleep(0.02)
 
 
+def sampler_of(telemetry: Telemetry) -> psutil.Process:
+    assert telemetry._process is not None
+    return psutil.Process(telemetry._process.pid)
+
+
 def roles(telemetry: Telemetry) -> dict[str, int]:
-    sample = telemetry.fresh()
+    return dict(fresh(telemetry).host)
+
+
+def fresh(telemetry: Telemetry) -> Sample:
+    sample = telemetry.fresh(PATIENCE_S)
     assert sample is not None
-    return dict(sample.host)
+    return sample
+
+
+def edge(telemetry: Telemetry, mark: str) -> Edge:
+    found = telemetry.edge(mark, PATIENCE_S)
+    assert found is not None
+    return found
 
 
 def test_resident_memory_by_role() -> None:
@@ -75,9 +93,7 @@ def test_children_count_and_what_is_gone_is_missing_not_zero() -> None:
 
 def test_samples_can_be_cut_out_by_time() -> None:
     with Telemetry() as telemetry:
-        first, second = telemetry.fresh(), telemetry.fresh()
-        assert first is not None
-        assert second is not None
+        first, second = fresh(telemetry), fresh(telemetry)
         between = telemetry.samples(first.stamp_ns, second.stamp_ns)
         assert between[0] == first
         assert between[-1] == second
@@ -119,35 +135,31 @@ def test_a_recording_plays_back_as_it_was(tmp_path: Path) -> None:
     for source, record in ((trace, tmp_path / "again.jsonl"), (tmp_path / "again.jsonl", None)):
         with Telemetry(gpu_trace=source, record=record) as telemetry:
             until(telemetry.states, "a state")
-            edges = [telemetry.edge(mark) for mark in ("round", "round_end")]
-            telemetry.fresh()
+            marks = []
+            for mark in ("round", "round_end"):
+                marks.append(edge(telemetry, mark).mark)
+                fresh(telemetry)
             seen = {sample.gpu for sample in telemetry.samples()}
-            heard.append((seen, telemetry.states()[0].processes, [edge and edge.mark for edge in edges]))
-    assert heard[0] == heard[1]
-    assert heard[0][1] == ({7: 300},)
-    assert (reading(3),) in heard[0][0]
+            heard.append((seen, telemetry.states()[0].processes, marks))
+    readings = {(reading(1),), (reading(2, power_w=None),), (reading(3),)}
+    assert heard == [(readings, ({7: 300},), ["round", "round_end"])] * 2
 
 
 def test_edges_count_energy_between_them(tmp_path: Path) -> None:
     trace = write_trace(tmp_path / "trace.jsonl", ["round", reading(1, power_w=500.0), "round_end", reading(1)])
     with Telemetry(gpu_trace=trace) as telemetry:
-        edges = [telemetry.edge("round")]
+        first = edge(telemetry, "round")
         time.sleep(0.3)
-        edges.append(telemetry.edge("round_end"))
-    counters = [each.energy_j for each in edges if each]
-    (first_j,), (last_j,) = [each for each in counters if each]
-    first, last = edges
-    assert first is not None
-    assert last is not None
+        last = edge(telemetry, "round_end")
+    (first_j,), (last_j,) = [each.energy_j or () for each in (first, last)]
     passed_s = (last.stamp_ns - first.stamp_ns) / 1e9
     assert (last_j or 0) - (first_j or 0) == pytest.approx(500 * passed_s)
 
 
 def test_a_sampler_that_hangs_holds_nothing_up(tmp_path: Path) -> None:
     with Telemetry(gpu_trace=write_trace(tmp_path / "trace.jsonl", [reading(1)])) as telemetry:
-        assert telemetry.fresh() is not None
-        (sampler,) = [each for each in psutil.Process().children() if "enginebench.measure.sampler" in each.cmdline()]
-        sampler.suspend()  # as in a call of the driver that does not return
+        fresh(telemetry)
+        sampler_of(telemetry).suspend()  # as in a call of the driver that does not return
         assert telemetry.edge("round_end", timeout_s=0.2) is None
         assert telemetry.fresh(timeout_s=0.2) is None
     assert telemetry.samples()
@@ -195,12 +207,15 @@ def test_sampling_takes_about_a_hundredth_of_a_core_at_most() -> None:
     with Telemetry() as telemetry:
         for _ in range(3):
             telemetry.watch("engine", os.getpid())
-        (sampler,) = [each for each in psutil.Process().children() if "enginebench.measure.sampler" in each.cmdline()]
         until(lambda: len(telemetry.samples()) > 5, "samples")
-        before, start = sum(sampler.cpu_times()[:2]), time.monotonic()
-        time.sleep(4)
-        share = (sum(sampler.cpu_times()[:2]) - before) / (time.monotonic() - start)
-        assert share < 0.02  # the clock ticks are 0.01 s; the goal is 0.01
+        shares = [cpu_share(sampler_of(telemetry).pid, over_s=1.0) for _ in range(4)]
+        assert min(shares) < 0.02  # the goal is 0.01; what a busy machine adds to one second is not in all
+
+
+def cpu_share(pid: int, over_s: float) -> float:
+    before, started_s = cpu_seconds(pid), time.monotonic()
+    time.sleep(over_s)
+    return (cpu_seconds(pid) - before) / (time.monotonic() - started_s)
 
 
 def test_it_can_be_stopped_twice_and_not_asked_while_stopped() -> None:
@@ -228,5 +243,5 @@ def test_the_sampler_ends_with_the_harness() -> None:
         assert harness.stdout is not None
         sampler = psutil.Process(int(harness.stdout.readline()))
         harness.send_signal(signal.SIGKILL)
-    _, alive = psutil.wait_procs([sampler], timeout=20)
+    _, alive = psutil.wait_procs([sampler], timeout=PATIENCE_S)
     assert not alive

@@ -24,7 +24,7 @@ from enginebench.measure.gpu_trace import Edge, GpuFacts, GpuReading, GpuState, 
 
 START_TIMEOUT_S = 30.0
 FRESH_TIMEOUT_S = 5.0
-EDGE_TIMEOUT_S = 1.0
+EDGE_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 2.0
 UNLOAD_WAIT_S = 1.0
 

@@ -15,7 +15,7 @@ from typing import Any
 from enginebench.errors import ServerError
 from enginebench.server.plain_http import fetch_json
 
-_FLUSH_TIMEOUT_S = 3.0
+_FLUSH_TIMEOUT_S = 10.0
 _ON: Mapping[str, Any] = {
     "trace_level": ["TIMESTAMPS"],
     "trace_rate": "1",
