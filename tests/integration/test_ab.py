@@ -4,14 +4,17 @@ import json
 import signal
 import time
 from pathlib import Path
+from statistics import geometric_mean
 
 import psutil
 import pytest
 
 from enginebench.cli import main
 from tests.support.ab_project import CELL, AbProject
+from tests.support.processes import left_of
 
-EXIT_CODES = (0, 10, 11)
+EXIT_CODES = (0, 10, 11, 12)
+"""12, too: a busy machine may be more than the client can resolve."""
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +63,9 @@ def test_the_plan_comes_first_and_the_verdict_last(measured: tuple[AbProject, st
     assert comparison["gate"]["exit_code"] == code
     assert comparison["design"]["paired"]
     tpot = next(each for each in comparison["verdicts"] if each["name"] == "tpot_p50")
-    assert tpot["change"] > 0.3  # 10 ms a step against 40, on a machine that may be busy
+    old, new = ([each["metrics"]["tpot"]["p50"] for each in run.cells[CELL]["per_block"]] for run in project.sides())
+    assert tpot["change"] == pytest.approx(geometric_mean(new) / geometric_mean(old) - 1)
+    assert min(old) < 0.035 < min(new)  # 10 ms a step against 40: what a busy machine adds is not in both blocks
 
 
 def test_what_was_measured_can_be_compared_again(
@@ -103,7 +108,7 @@ def test_ctrl_c_leaves_both_runs_and_the_comparison_so_far(tmp_path: Path) -> No
     wait_for_blocks(project, 3)
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
-    text, _ = process.communicate(timeout=60)
+    text, _ = process.communicate(timeout=300)
     assert process.returncode == 130, text
     assert "Traceback" not in text
     assert "stopped by Ctrl-C" in text
@@ -112,8 +117,7 @@ def test_ctrl_c_leaves_both_runs_and_the_comparison_so_far(tmp_path: Path) -> No
     assert new.data["interrupted"]
     pairs = json.loads((tmp_path / "out" / "comparison.json").read_text())["design"]["pairs"]
     assert 1 <= pairs < 12
-    psutil.wait_procs(family, timeout=10)
-    assert not [each for each in family if each.is_running() and each.status() != psutil.STATUS_ZOMBIE]
+    assert left_of(family) == []
 
 
 def test_a_build_that_cannot_be_loaded_is_no_pass(tmp_path: Path) -> None:
@@ -163,7 +167,7 @@ def test_a_wrong_choice_is_one_sentence_and_starts_nothing(
     assert project.runs() == before
 
 
-def wait_for_blocks(project: AbProject, blocks: int, timeout_s: float = 60.0) -> None:
+def wait_for_blocks(project: AbProject, blocks: int, timeout_s: float = 180.0) -> None:
     """Until this many blocks of the first pairs have ended."""
     deadline_s = time.monotonic() + timeout_s
     while time.monotonic() < deadline_s:

@@ -1,6 +1,7 @@
 """Two engines side by side on a recorded GPU: one lease for both, and no number of memory that nobody can know."""
 
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
 
@@ -21,7 +22,7 @@ from tests.support.gpu_traces import BUSY, CARD, write_trace
 
 def test_the_pair_holds_the_gpu_until_both_are_gone(tmp_path: Path) -> None:
     root = AbProject.make(tmp_path).root
-    card = {**CARD, "uuid": f"GPU-{tmp_path.name}"}  # a lock of its own
+    card = {**CARD, "uuid": f"GPU-{uuid4()}"}  # a lock of its own, also beside another run of this test
     trace = write_trace(tmp_path / "trace.jsonl", [BUSY] * 3, card)
     builds = {
         side: read_build(side, root / "builds" / name) for side, name in zip(SIDES, ("old", "equal"), strict=True)

@@ -39,7 +39,7 @@ def test_report_opens_a_browser(root: Path) -> None:
     script.write_text('#!/bin/sh\necho "$1" > opened\n')
     script.chmod(0o755)
     command = [sys.executable, "-m", "enginebench.cli", "report", "--index", "--open"]
-    subprocess.run(command, cwd=root, env=os.environ | {"BROWSER": str(script)}, check=True, timeout=60)
+    subprocess.run(command, cwd=root, env=os.environ | {"BROWSER": str(script)}, check=True, timeout=300)
     assert (root / "opened").read_text().strip() == (root / "reports" / "index.html").as_uri()
 
 
@@ -86,6 +86,6 @@ def test_export(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_reader_that_has_enough_is_no_error(root: Path) -> None:
     command = f"{sys.executable} -m enginebench.cli export {NEW} --json | head -c 10"
     done = subprocess.run(
-        ["bash", "-o", "pipefail", "-c", command], check=False, capture_output=True, text=True, timeout=60
+        ["bash", "-o", "pipefail", "-c", command], check=False, capture_output=True, text=True, timeout=300
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, '{\n "schema', "")

@@ -104,7 +104,7 @@ class HugeMemory:
     """The server of the wheel, which wants more shared memory than there is."""
 
     wheel: EmbeddedTriton
-    ready_timeout_s: float = 60.0
+    ready_timeout_s: float = 180.0
     stop_grace_s: float = 0.0
 
     def prepare(self, scratch: Path) -> Mapping[str, str]:

@@ -71,7 +71,7 @@ def server(build: Build, tmp_path_factory: pytest.TempPathFactory) -> Iterator[T
 
 
 def post(url: str, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=60)
+    connection = http.client.HTTPConnection(url.removeprefix("http://"), timeout=180)
     connection.request("POST", path, json.dumps(body))
     answer = connection.getresponse().read()
     connection.close()

@@ -18,6 +18,7 @@ from enginebench.measure.world import World
 from enginebench.plan.load import Batch, Concurrency
 from enginebench.plan.requests import Request, Sampling
 from tests.support.interpreters import make_interpreter
+from tests.support.processes import PATIENCE_S
 from tests.support.trtllm.strict import VIOLATIONS_FILE
 
 # Starts the ranks, gives standard input to nobody, ends when one fails: what mpirun does, as far as a worker can tell.
@@ -151,7 +152,7 @@ def test_rank_0_drives_and_the_others_serve(
     assert facts["adapter"] == "executor"
     assert drive(worker).requests.outcome == ("ok",) * 4
     worker.close()
-    _, alive = psutil.wait_procs([*processes], timeout=20)
+    _, alive = psutil.wait_procs([*processes], timeout=PATIENCE_S)
     assert not alive
 
 
@@ -167,7 +168,7 @@ def test_every_rank_runs_the_batches_that_rank_0_is_given(
     assert [record.requests.outcome for record in records] == [("ok",) * 4] * 2
     assert [record.requests.tokens.tolist() for record in records] == [[6] * 4] * 2
     worker.close()
-    _, alive = psutil.wait_procs([*processes], timeout=20)
+    _, alive = psutil.wait_procs([*processes], timeout=PATIENCE_S)
     assert not alive
 
 
@@ -205,5 +206,5 @@ def test_killing_the_worker_leaves_no_rank(
     ranks = psutil.Process(worker.pid).children(recursive=True)
     assert ranks
     worker.kill()
-    _, alive = psutil.wait_procs(ranks, timeout=20)
+    _, alive = psutil.wait_procs(ranks, timeout=PATIENCE_S)
     assert not alive

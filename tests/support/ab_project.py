@@ -22,7 +22,7 @@ paths: [direct]
 """
 GATED = f"""{SCENARIO}
 requests: 4
-gate: {{cell: direct-stream-out0008-bs002, metric: itl_p50, margin: 20%}}
+gate: {{cell: direct-stream-out0008-bs002, metric: itl_p50, margin: 50%}}
 """
 CELL = "tiny-direct-stream-out0008-bs002"
 GATED_CELL = "gated-direct-stream-out0008-bs002"

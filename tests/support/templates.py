@@ -79,7 +79,7 @@ class ExplicitTriton:
 
     load: tuple[str, ...]
     wheel: EmbeddedTriton
-    ready_timeout_s: float = 30.0
+    ready_timeout_s: float = 180.0
     stop_grace_s: float = 0.0
 
     @classmethod
