@@ -1,5 +1,6 @@
 """How commands end when something outside of them goes wrong: an unwritable page, Ctrl-C before any number."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -72,3 +73,27 @@ def test_ctrl_c_before_any_number_is_no_error_of_noise(tmp_path: Path) -> None:
     assert noise.returncode == 130, output
     assert "Stopped before anything was measured" in output
     assert not (project.root / "reports" / "noise").exists()
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_command_that_is_ended_leaves_no_temporary_file(tmp_path: Path, ending: signal.Signals) -> None:
+    command = [sys.executable, "-m", "enginebench.cli", "calibrate", "--seconds", "60"]
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, text=True) as calibrate:
+        while calibrate.poll() is None and not list(tmp_path.glob("enginebench-calibrate-*/*.log")):
+            time.sleep(0.02)
+        calibrate.send_signal(ending)
+        _, error = calibrate.communicate(timeout=60)
+    assert (calibrate.returncode, error) == (130, "enginebench: stopped.\n")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_closed_terminal_ends_nothing_under_nohup() -> None:
+    code = """if True:
+        import signal, sys
+        from enginebench.cli import main
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        main(["schema"])
+        sys.exit(signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN)
+    """
+    subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True, timeout=60)

@@ -15,7 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         from enginebench.cli.commands import parser
         from enginebench.cli.output import printing
+        from enginebench.run.signals import end_as_ctrl_c_does
 
+        end_as_ctrl_c_does()
         with printing():
             options = parser().parse_args(arguments)
             return int(options.run(options) or 0)

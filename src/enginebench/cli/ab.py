@@ -50,7 +50,6 @@ def _ab(options: argparse.Namespace) -> int:
     from enginebench.run.ab_plan import plan_ab, wishes_of
     from enginebench.run.builds import parse_build
     from enginebench.run.comparison import Terms
-    from enginebench.run.signals import end_as_ctrl_c_does
 
     if options.max_minutes is not None and not 0 < options.max_minutes < math.inf:
         raise RunError(f"--max-minutes {options.max_minutes:g} is no time to measure in: give a number above 0.")
@@ -63,7 +62,6 @@ def _ab(options: argparse.Namespace) -> int:
     wishes = wishes_of(options)
     plan = plan_ab(builds, wishes, Path.cwd(), options.pairs)
     effects = _introduce(plan, options.max_minutes)
-    end_as_ctrl_c_does()
     terms = Terms(policy=options.policy, problems=plan.problems)
     outcome = run_ab(plan, Path.cwd(), ["enginebench", *sys.argv[1:]], terms, Budget(options.max_minutes), effects)
     return _conclude(outcome, options)

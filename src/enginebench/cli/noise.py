@@ -65,7 +65,6 @@ def _measure(options: argparse.Namespace, sessions: int) -> tuple[Path, bool]:
     from enginebench.run.ab_plan import attached_of, check_servers, plan_one, wishes_of
     from enginebench.run.builds import build_from_option
     from enginebench.run.noise_run import measure_sessions
-    from enginebench.run.signals import end_as_ctrl_c_does
 
     root = Path.cwd()
     build = build_from_option(options.build, root, options.tokenizer, options.trust_remote_code)
@@ -73,7 +72,6 @@ def _measure(options: argparse.Namespace, sessions: int) -> tuple[Path, bool]:
     plan = plan_one(build, wishes, root)
     attached = attached_of(wishes, plan)
     print("".join(f"! {warning}\n" for warning in check_servers(plan, attached)), end="", flush=True)
-    end_as_ctrl_c_does()
     return measure_sessions(plan, root, ["enginebench", *sys.argv[1:]], sessions, attached)
 
 

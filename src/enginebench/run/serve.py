@@ -12,7 +12,6 @@ from enginebench.builds.build import Build
 from enginebench.report.repository import repository_text
 from enginebench.run.attached import OwnServer
 from enginebench.run.managed import prepare
-from enginebench.run.signals import end_as_ctrl_c_does
 
 CHECK_EVERY_S = 0.5
 
@@ -35,7 +34,6 @@ def serve(
     prepared = prepare(build, bls_instances, own or OwnServer(), engine)
     if filled := prepared.as_json():
         print(f"{repository_text(filled)}\nStarting Triton; loading the engine …", file=sys.stderr, flush=True)
-    end_as_ctrl_c_does()
     scratch = Path(tempfile.mkdtemp(prefix="enginebench-serve-"))  # stays when the server fails: its log is there
     try:
         with prepared.start(scratch / "model_repository", scratch, http_port) as server:
