@@ -4,7 +4,6 @@ Describes and decides nothing: a ratio is one number over that of the first run,
 """
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -68,7 +67,7 @@ class Value:
 class Entry:
     """What a run has of a cell. ``values``: one of each quantity where it was measured.
 
-    ``reason``: why it was not, or why its numbers are not to be trusted.
+    ``reason``: why it was not, or why its numbers are not to be trusted. ``alike``: the reference was asked the same.
     """
 
     entrant: Entrant
@@ -77,6 +76,7 @@ class Entry:
     status_words: str
     values: tuple[Value, ...] = ()
     reason: str = ""
+    alike: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +114,7 @@ class Lineup:
     def id(self) -> str:
         """A name for a directory: the reference's id, and how those of the others end."""
         ids = [str(entrant.run["id"]) for entrant in self.entrants]
-        return re.sub(r"[^\w.-]+", "-", "_".join([ids[0], *(each.rsplit("-", 1)[-1] for each in ids[1:])]))[:200]
+        return "_".join([ids[0], *(each.rsplit("-", 1)[-1] for each in ids[1:])])[:200]
 
     @property
     def created(self) -> str:
@@ -241,11 +241,12 @@ def _entry(cell_id: str, entrant: Entrant, reference: Entrant, quantities: Seque
     words = trust.status_words(cell.record, STATUS_WORDS[cell.status])
     if not cell.measured:
         return Entry(entrant, cell, status, words, reason=cell.reason or "")
-    values = tuple(_value(each, entrant, cell, reference) for each in quantities)
-    return Entry(entrant, cell, status, words, values, "; ".join(trust.reasons_of(cell.record)))
+    alike = _asked_alike(entrant, reference, cell)
+    values = tuple(_value(each, entrant, cell, reference, alike) for each in quantities)
+    return Entry(entrant, cell, status, words, values, "; ".join(trust.reasons_of(cell.record)), alike)
 
 
-def _value(quantity: Quantity, entrant: Entrant, cell: CellView, reference: Entrant) -> Value:
+def _value(quantity: Quantity, entrant: Entrant, cell: CellView, reference: Entrant, alike: bool) -> Value:
     number = quantity.of(entrant.given.outside_bytes, cell)
     if number is None:
         return Value(None, why=_why_none(quantity, entrant, cell))
@@ -254,7 +255,7 @@ def _value(quantity: Quantity, entrant: Entrant, cell: CellView, reference: Entr
         return Value(number, 1.0)
     if base is None or not base.measured:
         return Value(number, why_no_ratio=f"{reference.label} did not measure this cell")
-    if not _asked_alike(entrant, reference, cell.id):
+    if not alike:
         return Value(number, why_no_ratio=f"{reference.label} was asked something else in this cell")
     before = quantity.of(reference.given.outside_bytes, base)
     if not before:
@@ -268,12 +269,13 @@ def _why_none(quantity: Quantity, entrant: Entrant, cell: CellView) -> str:
     return cell.why_none(quantity.metric or "memory")
 
 
-def _asked_alike(one: Entrant, other: Entrant, cell_id: str) -> bool:
-    """Whether a cell stands for the same question in both: a scenario's name promises it, and its file may change."""
-    cells = [each.cells[cell_id] for each in (one, other)]
-    asked_of = [asked(each.run["plan"]["scenarios"].get(cells[0].scenario) or {}) for each in (one, other)]
-    prompts = [cell.record.get("prompt_tokens") for cell in cells]
-    return asked_of[0] == asked_of[1] and prompts[0] == prompts[1]
+def _asked_alike(entrant: Entrant, reference: Entrant, cell: CellView) -> bool:
+    """Whether a cell stands for the same question in both: its id promises it, and a scenario's file may change."""
+    base = reference.cells.get(cell.id)
+    scenarios = [each.run["plan"]["scenarios"].get(cell.scenario) for each in (entrant, reference)]
+    if all(scenarios) and asked(scenarios[0]) != asked(scenarios[1]):
+        return False
+    return base is None or not base.measured or base.record.get("prompt_tokens") == cell.record.get("prompt_tokens")
 
 
 def _run_json(entrant: Entrant) -> dict[str, Any]:

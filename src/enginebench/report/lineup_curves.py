@@ -84,7 +84,8 @@ def _notes(families: int, drawn: int) -> Iterator[str]:
 
 def _group(rows: Sequence[Row]) -> _Group:
     x = PER_USER if rows[0].cell.streaming else E2E
-    measured = [(entry.entrant, entry.cell) for row in rows for entry in row.entries if entry.values and entry.cell]
+    entries = [entry for row in rows for entry in row.entries if entry.values and entry.alike]
+    measured = [(entry.entrant, entry.cell) for entry in entries if entry.cell]
     known = [
         (entrant, cell) for entrant, cell in measured if x.of(cell) is not None and OUTPUT_RATE.of(cell) is not None
     ]
@@ -180,28 +181,33 @@ def _sentences(group: _Group, lineup: Lineup) -> Iterator[str]:
         f"{label} with {number} of {count(len(of_each[label]), 'load')}" for label, number in on_it.items() if number
     ]
     yield f"On the front: {', '.join(parts)}." if parts else "No point is on the front: none can be trusted."
-    yield from _at_the_heaviest(group, lineup)
+    yield from _at_the_heaviest(group, lineup.reference)
     if silent := [label for label, points in of_each.items() if not points]:
         yield f"No point of {', '.join(silent)}."
+    if others := _asked_otherwise(group):
+        yield f"{', '.join(others)} {'was' if len(others) == 1 else 'were'} asked something else than the reference."
     if group.y is OUTPUT_RATE and any(PER_GPU.of(point.cell) not in (None, point.rate) for point in group.points):
         yield "Not per GPU: not every run tells how many it used."
     if any(point.level == "invalid" for point in group.points):
         yield "INVALID points are not part of the front."
 
 
-def _at_the_heaviest(group: _Group, lineup: Lineup) -> Iterator[str]:
-    """The rates of all builds at the heaviest load that they share, as ratios to the reference."""
-    shared = [
-        points
-        for row in group.rows
-        if len(points := [point for point in group.points if point.cell.id == row.cell.id]) == len(lineup.entrants)
-    ]
-    if not shared or not shared[-1][0].rate:
+def _asked_otherwise(group: _Group) -> Sequence[str]:
+    entries = [entry for row in group.rows for entry in row.entries if not entry.alike]
+    return tuple(dict.fromkeys(entry.entrant.label for entry in entries))
+
+
+def _at_the_heaviest(group: _Group, reference: Entrant) -> Iterator[str]:
+    """The rates of all curves at the heaviest load that they share, as ratios to the reference."""
+    curves = {point.entrant.label for point in group.points}
+    loads = [[point for point in group.points if point.cell.id == row.cell.id] for row in group.rows]
+    shared = [points for points in loads if len(points) == len(curves)]
+    if len(curves) < 2 or not shared:
         return
     first, *others = shared[-1]
-    ratios = ", ".join(f"{other.entrant.label} ×{ratio_digits(other.rate / first.rate)}" for other in others)
-    load = first.cell.load.words
-    yield f"At {load}, {_unit(group)} of {first.entrant.label} are {first.rate:,.1f}; {ratios}."
+    if first.entrant is reference and first.rate:
+        ratios = ", ".join(f"{other.entrant.label} ×{ratio_digits(other.rate / first.rate)}" for other in others)
+        yield f"At {first.cell.load.words}, {_unit(group)} of {reference.label} are {first.rate:,.1f}; {ratios}."
 
 
 def _table(caption: str, group: _Group) -> Table:

@@ -136,8 +136,10 @@ def _number(value: Value, scale: Scale, fastest: float) -> Text:
 
 
 def _ratio(value: Value) -> Text:
+    if value.number is None:
+        return Text("")
     if value.ratio is None:
-        return Text(DASH, value.why or value.why_no_ratio)
+        return Text(DASH, value.why_no_ratio)
     return Text(f"{'≈' if value.overlaps else '×'}{ratio_digits(value.ratio)}", number=value.ratio)
 
 

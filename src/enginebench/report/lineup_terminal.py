@@ -43,8 +43,10 @@ def _table(made: LineupTable) -> Table:
     for group in made.groups:
         table.add_row(Text(group.cell_id, style="bold"))
         for row in group.rows:
-            texts = [Text(value.text) for value in row.values] or [Text(DASH)] * len(made.columns)
-            table.add_row(Text(f"  {row.label}"), *texts, Text(row.status_words, style=_STYLES.get(row.status, "")))
+            texts = [value.text for value in row.values] or [DASH, ""] * (len(made.columns) // 2)
+            table.add_row(
+                Text(f"  {row.label}"), *map(Text, texts), Text(row.status_words, style=_STYLES.get(row.status, ""))
+            )
     return table
 
 
