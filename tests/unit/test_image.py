@@ -1,5 +1,6 @@
 """How the tritonserver of an image is found, and which arguments it gets. Starts nothing."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,17 @@ def test_an_image_without_tensorrt_llm_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv(SERVER, str(fake_tritonserver.write(tmp_path, "python")))
     with pytest.raises(ServerError, match=r"has no backend tensorrtllm .*trtllm-python-py3"):
         find_image(1, backend="tensorrtllm")
+
+
+def test_the_stubs_find_the_packages_of_the_builds_python(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(SERVER, str(fake_tritonserver.write(tmp_path, "tensorrtllm")))
+    monkeypatch.setenv("PATH", os.defpath)
+    venv = tmp_path / "venv" / "bin"
+    for with_mpi in (True, False):
+        other = find_image(1, backend="tensorrtllm", with_mpi=with_mpi, python=str(venv / "python"))
+        assert other.prepare(tmp_path)["PATH"] == f"{venv}{os.pathsep}{os.defpath}"
+        ours = find_image(1, backend="tensorrtllm", with_mpi=with_mpi)
+        assert ours.prepare(tmp_path)["PATH"] == os.defpath
 
 
 def test_no_server_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

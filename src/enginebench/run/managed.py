@@ -83,13 +83,13 @@ def prepare(
         BuildError: the build needs more GPUs than there are.
         ServerError: there is no server or no templates for it, or they cannot work together.
     """
-    batch = build.limits.max_batch_size or concurrency
-    if build.kind == "reference":
-        return Prepared(build, min(concurrency, batch), None, None)
+    instances = concurrency if own.bls else 1
     check_gpus(build, gpus)
+    if build.kind == "reference":
+        return Prepared(build, min(instances, build.limits.max_batch_size or instances), None, None)
     options = runtime_of(build, engine)[1]
     demand = Demand(
-        bls_concurrency=concurrency if own.bls else 1,
+        bls_concurrency=instances,
         kv_cache_reuse=kv_cache_reuse,
         kv_cache_tokens=options.get("kv_cache_tokens"),
         kv_cache_fraction=options.get("kv_cache_fraction"),
@@ -100,5 +100,5 @@ def prepare(
     repository = fill_repository(build, demand, own.templates)
     pytorch = build.kind == "pytorch"
     backend = "python" if pytorch else "tensorrtllm"
-    program = find_image(build.world_size, backend=backend, with_mpi=not pytorch)
-    return Prepared(build, demand.bls_concurrency, repository, program)
+    program = find_image(build.world_size, backend=backend, with_mpi=not pytorch, python=build.python)
+    return Prepared(build, instances, repository, program)

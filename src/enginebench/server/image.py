@@ -6,6 +6,7 @@ of an engine is done here, with an id, a log and shared memory of its own.
 
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,10 +63,11 @@ class ImageTriton:
         return [str(self.binary), *listening(place), *only_core, memory]
 
 
-def find_image(ranks: int, *, backend: str, with_mpi: bool = True) -> ImageTriton:
+def find_image(ranks: int, *, backend: str, with_mpi: bool = True, python: str = sys.executable) -> ImageTriton:
     """The tritonserver of this machine that has ``backend`` (``tensorrtllm``, ``python``).
 
-    ``with_mpi``: the engine's ranks are started here; TensorRT-LLM's LLM API starts its own.
+    ``with_mpi``: the engine's ranks are started here; TensorRT-LLM's LLM API starts its own. ``python``: the
+    interpreter that has what the models import.
 
     Raises:
         ServerError: there is none, it lacks the backend, or mpirun is missing for several ranks.
@@ -78,14 +80,22 @@ def find_image(ranks: int, *, backend: str, with_mpi: bool = True) -> ImageTrito
             "image tritonserver:*-trtllm-python-py3, or attach to a running server with --triton-url."
         )
     if not with_mpi:
-        return ImageTriton(binary)
+        return ImageTriton(binary, environment=_finding(python))
     mpirun = shutil.which(os.environ.get(MPIRUN, "mpirun"))
     if mpirun is None and ranks > 1:
         raise ServerError(
             f"The engine needs {ranks} ranks, and there is no {os.environ.get(MPIRUN, 'mpirun')}: install Open MPI, or "
             f"set {MPIRUN}."
         )
-    return ImageTriton(binary, mpirun, ranks)
+    return ImageTriton(binary, mpirun, ranks, _finding(python))
+
+
+def _finding(python: str) -> Mapping[str, str]:
+    """Triton's stubs take their packages from the first ``python3`` on PATH: not from ours, where that is another."""
+    directory = Path(shutil.which(python) or python).absolute().parent
+    if directory == Path(sys.executable).absolute().parent:
+        return {}
+    return {"PATH": os.pathsep.join([str(directory), os.environ.get("PATH", os.defpath)])}
 
 
 def _server() -> Path:
