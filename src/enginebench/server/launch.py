@@ -23,6 +23,7 @@ from enginebench.server.probe import canary_inputs, server_name, stream_events
 from enginebench.server.process import SupervisedServer
 
 LAUNCHES = 3  # a free port can be taken between asking and binding
+PORTS = range(20_000, 30_000)  # below those that Linux gives to connections, of which a busy machine has thousands
 CANARY_TOKENS = 4
 CANARY_STALL_S = 300.0  # a first request may compile kernels
 POLL_S = 0.05
@@ -177,11 +178,13 @@ def _new_log(directory: Path) -> Path:
 
 
 def free_port(wanted: int | None) -> int:
-    """``wanted``, or a port of the system's choice on 127.0.0.1. Raises ServerError for one that is none or in use."""
+    """``wanted``, or any free port on 127.0.0.1. Raises ServerError for one that is none or in use."""
+    if not wanted:
+        return next(port for port in iter(lambda: secrets.choice(PORTS), None) if _is_free(port))
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            probe.bind(("127.0.0.1", wanted or 0))
+            probe.bind(("127.0.0.1", wanted))
         except OverflowError:
             raise ServerError(
                 f"{wanted} is no port: use a number up to 65535, or let enginebench choose one."
@@ -191,8 +194,8 @@ def free_port(wanted: int | None) -> int:
                 f"Port {wanted} needs the rights of root: use one above 1023, or let enginebench choose one."
             ) from None
         except OSError as error:
-            raise _port_in_use(wanted or 0) from error
-        return int(probe.getsockname()[1])
+            raise _port_in_use(wanted) from error
+    return wanted
 
 
 def _metrics_port(http_port: int) -> int:
