@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from enginebench.builds.build import Build
+from enginebench.measure.nvml import host_gpus
 from enginebench.report.repository import repository_text
 from enginebench.run.attached import OwnServer
+from enginebench.run.direct import visible_gpus
 from enginebench.run.managed import prepare
 
 CHECK_EVERY_S = 0.5
@@ -31,7 +33,8 @@ def serve(
         BuildError: the build needs more GPUs than there are.
         ServerError: the server cannot be started, or dies.
     """
-    prepared = prepare(build, bls_instances, own or OwnServer(), engine)
+    gpus = visible_gpus(build, host_gpus()[0])
+    prepared = prepare(build, bls_instances, own or OwnServer(), engine, gpus=gpus)
     if filled := prepared.as_json():
         print(f"{repository_text(filled)}\nStarting Triton; loading the engine …", file=sys.stderr, flush=True)
     scratch = Path(tempfile.mkdtemp(prefix="enginebench-serve-"))  # stays when the server fails: its log is there
