@@ -24,6 +24,7 @@ BUILDS = {
     "int4-awq": (0.6, 3.9, 1.6, 1),
     "fp8-tp2": (0.48, 6.4, 1.9, 2),
 }
+LAPTOPS = ("deep", "flat", "small")
 CARD = {"index": 0, "name": "NVIDIA H100 80GB HBM3", "driver": "550.54.15", "memory_bytes": 80 * GIB,
         "power_limit_w": 700.0}  # fmt: skip
 CELL = "novel-zh-direct-stream-out0128-bs008"
@@ -48,13 +49,13 @@ def unlike() -> list[Run]:
     runs = [_run(name) for name in ("fp16", "int8-wo", "smoothquant", "int4-awq")]
     runs[1]["environment"]["gpus"] = [CARD | {"name": "NVIDIA H200"}]
     runs[2]["plan"]["scenarios"]["novel-zh"]["prompts"] = [{"text": "Why is the sky blue?"}]
-    runs[3] = _of_reference_engine("plain")
+    runs[3] = _of_reference_engine("deep")
     return runs
 
 
 def on_a_laptop() -> list[Run]:
-    """Three reference engines, no GPU, one cell each."""
-    return [_of_reference_engine(name) for name in ("deep", "flat", "flatter")]
+    """Three reference engines without a GPU."""
+    return [_of_reference_engine(name) for name in LAPTOPS]
 
 
 def hostile() -> list[Run]:
@@ -78,7 +79,7 @@ def put(run: Run, root: Path) -> Path:
 
 
 def _of_reference_engine(name: str) -> Run:
-    run = sample_run.full_run(paths=("direct",), scenarios={"novel-zh": SCENARIO}, seed=len(name))
+    run = sample_run.full_run(paths=("direct",), scenarios={"novel-zh": SCENARIO}, seed=LAPTOPS.index(name))
     return _named(run, name)
 
 
@@ -106,7 +107,7 @@ def _run(name: str) -> Run:
 
 
 def _named(run: Run, name: str) -> Run:
-    number = list(BUILDS).index(name) if name in BUILDS else len(name)
+    number = [*BUILDS, *LAPTOPS].index(name)
     run |= {"id": f"2026-11-2{number}T08-00-00-{name}", "created": f"2026-11-2{number}T08:00:00Z"}
     run["build"] |= {"name": name, "directory": f"/engines/{name}", "fingerprint": f"sha256:{name:0<64}"}
     return run

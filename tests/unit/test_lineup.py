@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from enginebench.cli import main
 from enginebench.errors import RunError
+from enginebench.plan.cells import Cell
+from enginebench.plan.load import Batch
 from enginebench.report.charts import chart_json
 from enginebench.report.figures import Figure
 from enginebench.report.lineup import Lineup, Value
@@ -69,6 +71,7 @@ def test_every_number_has_its_ratio_to_the_first_run(quantised: Lineup) -> None:
         assert ratios == {
             "ttft_p50_s": pytest.approx(factor),
             "tpot_p50_s": pytest.approx(factor),
+            "e2e_latency_p50_s": pytest.approx(factor),
             "output_tokens_per_s": pytest.approx(1 / factor),
             "output_tokens_per_s_per_gpu": pytest.approx(1 / factor / gpus),
             "gpu_outside_pool_bytes": pytest.approx((weights_gib + 1) / 12.7),
@@ -167,7 +170,7 @@ def test_runs_that_cannot_be_compared_are_warned_of_first(strangers: Lineup) -> 
     assert (page.level, page.headline[:30]) == ("bad", "Not comparable as they are. 4 ")
     assert page.notes[0].startswith("int8-wo against fp16: The runs have other GPUs: NVIDIA H100")
     assert page.notes[1].startswith("smoothquant against fp16: Scenario novel-zh has another prompts")
-    assert "plain (reference engine): reference engine, not TensorRT-LLM." in page.notes[-2]
+    assert "deep (reference engine): reference engine, not TensorRT-LLM." in page.notes[-2]
     assert page.notes[-1].startswith("This describes and decides nothing")
 
 
@@ -182,12 +185,28 @@ def test_answers_to_another_question_have_no_ratio_and_no_curve(strangers: Lineu
 
 def test_without_a_gpu_host_memory_stands_in_and_what_is_absent_is_named(tmp_path: Path) -> None:
     lineup = lined_up(on_a_laptop(), tmp_path)
-    assert [each.title for each in lineup.quantities] == ["TTFT p50", "TPOT p50", "Output tokens/s", "Peak host RSS"]
+    assert [each.title for each in lineup.quantities] == [
+        "TTFT p50", "TPOT p50", "E2E p50", "Output tokens/s", "Peak host RSS",
+    ]  # fmt: skip
     assert table_of(lineup).notes == ("No run has a value of GPU outside KV pool, Peak on GPU, Energy per token.",)
     page = lineup_page(lineup)
     assert page.level == "plain"
     assert page.subtitle[0] == "reference engine, not TensorRT-LLM"
     assert page.notes[0].startswith("All runs: reference engine, not TensorRT-LLM.")
+
+
+def test_a_page_of_very_many_cells_says_how_many_it_leaves_out(tmp_path: Path) -> None:
+    cells = [Cell("novel-zh", "direct", True, tokens, Batch(1)) for tokens in range(1, 281)]
+    runs = [sample_run.run_of(cells) | {"id": f"run-{number}"} for number in range(3)]
+    lineup = lined_up(runs, tmp_path)
+    page = lineup_page(lineup)
+    assert len(page.table.groups) == 266
+    assert page.table.notes[0] == "14 more cells without room on the page: the terminal and lineup.json have all."
+    assert page.curves is not None
+    assert page.curves.notes == (
+        "268 more figures left out to keep the page light: the table of cells has the numbers.",
+    )
+    assert len(lineup.as_json()["cells"]) == 280
 
 
 def test_the_commands_that_decide_name_builds_and_runs(quantised: Lineup) -> None:

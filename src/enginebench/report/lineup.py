@@ -78,6 +78,11 @@ class Entry:
     reason: str = ""
     alike: bool = True
 
+    @property
+    def measured(self) -> bool:
+        """Whether the run has numbers of the cell."""
+        return self.cell is not None and self.cell.measured
+
 
 @dataclass(frozen=True, slots=True)
 class Row:
@@ -89,7 +94,7 @@ class Row:
     @property
     def measured(self) -> int:
         """By how many runs."""
-        return sum(bool(entry.values) for entry in self.entries)
+        return sum(entry.measured for entry in self.entries)
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ def _notes(families: int, drawn: int) -> Iterator[str]:
 
 def _group(rows: Sequence[Row]) -> _Group:
     x = PER_USER if rows[0].cell.streaming else E2E
-    entries = [entry for row in rows for entry in row.entries if entry.values and entry.alike]
+    entries = [entry for row in rows for entry in row.entries if entry.measured and entry.alike]
     measured = [(entry.entrant, entry.cell) for entry in entries if entry.cell]
     known = [
         (entrant, cell) for entrant, cell in measured if x.of(cell) is not None and OUTPUT_RATE.of(cell) is not None

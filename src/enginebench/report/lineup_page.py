@@ -1,7 +1,7 @@
 """The page of several runs side by side: one offline file. From a :class:`Lineup` to strings, and to HTML."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from enginebench.files import write_text
@@ -14,6 +14,10 @@ from enginebench.report.lineup_table import LineupTable, table_of
 from enginebench.report.lineup_words import commands, headline, level_of, notes
 from enginebench.report.page import render
 from enginebench.report.summary import REFERENCE_LABEL, date, hardware
+from enginebench.report.units import count
+
+MOST_ROWS = 800
+"""More rows than this make the page slow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +73,19 @@ def lineup_page(lineup: Lineup) -> LineupPage:
         headline=headline(lineup),
         notes=notes(lineup),
         curves=curves_section(lineup),
-        table=table_of(lineup),
+        table=_light(table_of(lineup), MOST_ROWS // len(lineup.entrants)),
         differences=runs_section(lineup),
         commands=commands(lineup),
     )
+
+
+def _light(made: LineupTable, cells: int) -> LineupTable:
+    """The table with at most so many cells, saying how many are left out."""
+    if len(made.groups) <= cells:
+        return made
+    left_out = count(len(made.groups) - cells, "more cell")
+    note = f"{left_out} without room on the page: the terminal and lineup.json have all."
+    return replace(made, groups=made.groups[:cells], notes=(note, *made.notes))
 
 
 def _subtitle(lineup: Lineup) -> Iterator[str]:

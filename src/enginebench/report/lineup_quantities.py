@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from enginebench.measure.metrics import BY_NAME
 from enginebench.report.cells import CellView
-from enginebench.report.compare import OUTPUT_RATE, TPOT, TTFT, Shown
+from enginebench.report.compare import E2E, OUTPUT_RATE, TPOT, TTFT, Shown
 from enginebench.report.summary import MEMORY_TITLES
 
 OutsideBytes = Mapping[str, float]
@@ -41,6 +41,7 @@ def _shown(name: str) -> Shown:
 
 PER_USER, PER_GPU = _shown("tokens_per_s_per_user"), _shown("output_tokens_per_s_per_gpu")
 ENERGY = _shown("energy_per_output_token")
+LATENCY = _metric("e2e_latency_p50_s", E2E, "E2E")
 RATE = _metric("output_tokens_per_s", OUTPUT_RATE, "tokens/s")
 RATE_PER_GPU = _metric("output_tokens_per_s_per_gpu", PER_GPU, "per GPU")
 OUTSIDE = Quantity(
@@ -55,6 +56,7 @@ PEAK, HOST = _peak("gpu"), _peak("host")
 QUANTITIES = (
     _metric("ttft_p50_s", TTFT, "TTFT"),
     _metric("tpot_p50_s", TPOT, "TPOT"),
+    LATENCY,
     RATE,
     RATE_PER_GPU,
     OUTSIDE,
@@ -70,6 +72,6 @@ def chosen(cells: Iterable[tuple[OutsideBytes, CellView]]) -> tuple[tuple[Quanti
     known = [each for each in QUANTITIES if any(each.of(*one) is not None for one in measured)]
     rates = [(RATE_PER_GPU.of(*one), RATE.of(*one)) for one in measured]
     one_gpu = all(each is None or each == whole for each, whole in rates)
-    needless = [*([HOST] if PEAK in known else []), *([RATE_PER_GPU] if one_gpu else [])]
-    absent = [each for each in QUANTITIES if each not in (*known, HOST, RATE_PER_GPU)]
-    return tuple(each for each in known if each not in needless), tuple(absent)
+    needless = {HOST: PEAK in known, RATE_PER_GPU: one_gpu, LATENCY: all(cell.streaming for _, cell in measured)}
+    absent = [each for each in QUANTITIES if each not in (*known, *needless)]
+    return tuple(each for each in known if not needless.get(each)), tuple(absent)
