@@ -61,7 +61,7 @@ def title_spec(plot: Plot, suffix: str) -> Json:
 
 
 def rule_spec(plot: Plot, rule: Rule, suffix: str) -> Json:
-    """A line or a shaded span from one side of ``plot`` to the other, with its label at the end."""
+    """A line or a shaded span from one side of ``plot`` to the other, with its label at the end: of a span, above it."""
     other = "y" if rule.axis == "x" else "x"
     words = {"text": label(rule.label), "font": {"size": 11}, "padding": 2}
     place: Json = {
@@ -75,7 +75,7 @@ def rule_spec(plot: Plot, rule: Rule, suffix: str) -> Json:
     }
     if rule.to is not None:
         shade = {"type": "rect", "fillcolor": GREY, "opacity": 0.16, "line": {"width": 0}}
-        return place | shade | {"label": words | {"textposition": "top left"}}
+        return place | shade | {"label": words | {"textposition": "top left", "yanchor": "bottom"}}
     line = {"type": "line", "line": {"color": GREY, "width": 1.5, "dash": "dash"}}
     return place | line | {"label": words | _beside(plot, rule)}
 
