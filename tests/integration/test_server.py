@@ -34,6 +34,7 @@ from enginebench.server.plain_http import fetch_json
 from enginebench.server.probe import stream_events
 from enginebench.server.repository import MODELS, write_reference_repository
 from enginebench.server.statistics import read_statistics
+from enginebench.server.supervisor import ENVIRONMENT, remove_leftovers
 from tests.support.embedded import needs_triton
 from tests.support.processes import PATIENCE_S, left_of
 
@@ -294,11 +295,26 @@ def test_a_stopped_server_leaves_nothing(small_repository: Path, tmp_path: Path)
     assert len(pids) == 5
     name = argument(server.pid, "--id")
     assert left_behind(name)
+    # None where other servers started meanwhile: nobody knows whose directory is whose.
+    claimed = [place.readlink() for each in left_behind(name) if (place := each / ENVIRONMENT).is_symlink()]
+    assert all(each.is_dir() for each in claimed)
     server.stop()
     server.stop()
     assert gone(pids)
     assert server.pids() == ()
     assert left_behind(name) == []
+    assert not claimed or not claimed[0].exists()
+
+
+def test_what_a_server_made_elsewhere_goes_with_it_when_it_is_empty(tmp_path: Path) -> None:
+    for kept in (False, True):
+        (scratch := tmp_path / f"scratch {kept}").mkdir()
+        (made := tmp_path / f"made {kept}").mkdir()
+        (scratch / ENVIRONMENT).symlink_to(made)
+        if kept:
+            (made / "of another").touch()
+        remove_leftovers(f"no-such-server-{secrets.token_hex(4)}", scratch)
+        assert (scratch.exists(), made.exists()) == (False, kept)
 
 
 def test_a_killed_server_is_noticed_and_leaves_nothing(

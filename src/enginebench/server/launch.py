@@ -110,6 +110,7 @@ class TritonServer:
         self._check_starting()
         self._processes = _processes(self.pid)
         self._check_canary(model, timeout_s)
+        self._process.claim_environment()
 
     def check_alive(self) -> None:
         """Notice what Triton's own health endpoint does not: that the server or the process of a model has died.

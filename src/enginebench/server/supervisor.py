@@ -22,6 +22,7 @@ from typing import IO, Any
 import psutil
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - Triton's python backend keeps its regions there
+ENVIRONMENT = "environment"  # in the scratch directory, a link to an empty one elsewhere that goes with it
 PR_SET_PDEATHSIG = 1
 PR_SET_CHILD_SUBREAPER = 36
 
@@ -57,6 +58,8 @@ def remove_leftovers(name: str, scratch: Path) -> None:
     psutil.wait_procs(orphans, timeout=5)
     for region in SHARED_MEMORY.glob(f"{name}*"):
         region.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        (scratch / ENVIRONMENT).readlink().rmdir()
     shutil.rmtree(scratch, ignore_errors=True)
 
 
