@@ -313,6 +313,8 @@ def test_words_stand_where_no_line_runs_and_no_other_words_are() -> None:
     assert places([rising], words, log_x=False) == [["top right", "top right"]]
     through = [(5.0, 90.0), (30.0, 110.0)]
     assert places([falling, through], [*words, ["", ""]], log_x=False)[0] == ["top right", "bottom left"]
+    steep = [(10.0, 2.0), (12.0, 100.0), (20.0, 100.0)]
+    assert places([steep], [["1", "", ""]], log_x=False)[0][0] == "top left"  # below are the numbers of the axis
 
 
 @given(number=st.integers(1, 9), log_x=st.booleans())

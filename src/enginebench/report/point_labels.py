@@ -17,6 +17,8 @@ POINT_PX = 10.0
 """Half the side of what a point and the ring around it take."""
 STROKE_PX = 2.0
 """The same of a line, which is as many small boxes."""
+BELOW_THE_AXIS: Box = (-math.inf, -math.inf, math.inf, 0.0)
+"""Where its own numbers are."""
 PLACES = {"top right": (1, 1), "bottom left": (-1, -1), "top left": (-1, 1), "bottom right": (1, -1)}
 """As plotly.js calls them, the best first: directions right and up."""
 
@@ -27,7 +29,7 @@ def places(curves: Sequence[Sequence[Spot]], words: Sequence[Sequence[str]], *, 
     ``curves``: x and y of their points; y begins at zero. Words rather cross a line than that there are none.
     """
     drawn = _drawn(curves, log_x)
-    taken = [_around(spot, POINT_PX) for curve in drawn for spot in curve]
+    taken = [BELOW_THE_AXIS, *(_around(spot, POINT_PX) for curve in drawn for spot in curve)]
     lines = [_around(spot, STROKE_PX) for curve in drawn for pair in pairwise(curve) for spot in _between(*pair)]
     return [
         [_place(spot, word, taken, lines) for spot, word in zip(curve, texts, strict=True)]
