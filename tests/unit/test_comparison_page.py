@@ -210,6 +210,7 @@ def test_two_runs_have_a_page_that_the_index_lists(
     assert main(["report", "old-run", "new-run", "--out", "mail.html"]) == 0
     assert capsys.readouterr().out.splitlines() == ["Regression: new against old", "page: mail.html"]
     assert Path("mail.html").stat().st_size > 1_000_000
+    assert not Path("comparison.json").exists()
     (page.parent / "comparison.json").write_text("{}")
     assert main(["report", "--index"]) == 0
     assert "comparison.json is damaged" in Path("reports/index.html").read_text(encoding="utf-8")

@@ -241,7 +241,7 @@ def test_the_json_has_every_number(quantised: Lineup) -> None:
 
 
 def test_the_terminal_shows_every_cell_of_every_build(quantised: Lineup) -> None:
-    text = lineup_text(quantised, width=80, colour=False)
+    text = lineup_text(quantised, colour=False)
     lines = text.splitlines()
     start = lines.index(next(line for line in lines if line.startswith(CELL)))
     assert [line.split()[0] for line in lines[start + 1 : start + 6]] == list(BUILDS)
@@ -263,7 +263,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
     html = write_lineup(lineup, tmp_path / "page.html").read_text(encoding="utf-8")
     assert "<script>alert" not in html
     assert "<img" not in html
-    assert HOSTILE in lineup_text(lineup, width=80, colour=False)
+    assert HOSTILE in lineup_text(lineup, colour=False)
     for figure in curves(lineup).values():
         assert "<img" not in chart_json(figure)
 

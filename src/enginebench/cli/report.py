@@ -1,7 +1,6 @@
 """``enginebench report`` on the command line: the page of a stored run again, of several, and the index of all runs."""
 
 import argparse
-import shutil
 import sys
 import webbrowser
 from pathlib import Path
@@ -28,8 +27,8 @@ def add_report(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--out",
         type=Path,
         metavar="FILE",
-        help="write the page there, and nothing else (default: beside the run; of several in reports/comparisons, with "
-        "what it was made from as JSON)",
+        help="write the page there, alone (default: beside the run; of several runs in reports/comparisons, with "
+        "comparison.json or lineup.json beside it)",
     )
     report.set_defaults(run=_report)
 
@@ -94,7 +93,6 @@ def _write_lineup(options: argparse.Namespace) -> Path:
     root = Path.cwd()
     lineup = line_up_stored(options.runs, root)
     page = write_lineup(lineup, options.out) if options.out else keep_lineup(lineup, root)
-    width = shutil.get_terminal_size((150, 24)).columns
-    print(lineup_text(lineup, width=width, colour=sys.stdout.isatty()), end="")
+    print(lineup_text(lineup, colour=sys.stdout.isatty()), end="")
     print(f"page: {page}")
     return page

@@ -21,7 +21,6 @@ from enginebench.report.summary import is_reference
 
 SCHEMA = "enginebench/lineup/1"
 FILE = "lineup.json"
-NOT_THERE = "missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +200,7 @@ def _is_measured(entrant: Entrant, cell_id: str) -> bool:
 
 
 def _labels(runs: Sequence[Json]) -> list[str]:
-    """The names of the builds, with the run where several builds share one, and what is no engine of its own."""
+    """The names of the builds; with the run where several share one, and the reference engine where not all are it."""
     names = Counter(str(run["build"]["name"]) for run in runs)
     mixed = len({is_reference(run) for run in runs}) > 1
     return [
@@ -241,7 +240,7 @@ def _row(cell: CellView, entrants: Sequence[Entrant], quantities: Sequence[Quant
 def _entry(cell_id: str, entrant: Entrant, reference: Entrant, quantities: Sequence[Quantity]) -> Entry:
     cell = entrant.cells.get(cell_id)
     if cell is None:
-        return Entry(entrant, None, NOT_THERE, "missing", reason="this run has no such cell")
+        return Entry(entrant, None, "missing", "missing", reason="this run has no such cell")
     status = trust.status_of(cell.record, cell.status)
     words = trust.status_words(cell.record, STATUS_WORDS[cell.status])
     if not cell.measured:

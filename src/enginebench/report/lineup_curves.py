@@ -79,7 +79,7 @@ def _notes(families: int, drawn: int) -> Iterator[str]:
     if (hidden := drawn - MAX_FIGURES) > 0:
         yield f"{count(hidden, 'more figure')} left out to keep the page light: the table of cells has the numbers."
     if silent := families - drawn:
-        yield f"{count(silent, 'more curve')} without a point: the table of cells says why."
+        yield f"{count(silent, 'more figure')} without a point: the table of cells says why."
 
 
 def _group(rows: Sequence[Row]) -> _Group:

@@ -18,10 +18,10 @@ MOST_REASONS = 8
 _STYLES = {"failed": "bold red", "invalid": "bold red", "degraded": "yellow", "missing": "yellow"}
 
 
-def lineup_text(lineup: Lineup, *, width: int, colour: bool) -> str:
+def lineup_text(lineup: Lineup, *, colour: bool) -> str:
     """The table of all cells with what is to be known of it, and the commands that decide."""
     target = io.StringIO()
-    console = console_on(target, max(width, WIDTH), colour)
+    console = console_on(target, WIDTH, colour)
     console.print(Text(headline(lineup), style=LEVEL_STYLES.get(level_of(lineup), "bold")), soft_wrap=True)
     for note in notes(lineup):
         console.print(Text(f"  {note}"), soft_wrap=True)
