@@ -67,7 +67,7 @@ LINES = {
     "unfilled template": (
         ('[libprotobuf ERROR text_format.cc:337] Error parsing text-format inference.ModelConfig: 29:17: Expected '
         'integer, got: $'),
-        ["29:17", "--set MODEL.VARIABLE=VALUE"],
+        ["(line and column 29:17)", "--set MODEL.VARIABLE=VALUE"],
     ),
     "backend missing": (
         ("E1122 model_lifecycle.cc:654] failed to load 'tensorrt_llm' version 1: Invalid argument: unable to find "
@@ -102,6 +102,18 @@ def test_the_reason_is_told_with_its_fix(name: str) -> None:
         ("[TensorRT-LLM][ERROR] Error opening engine file: /engines/rank0.engine", "engine file missing",
          "/engines/rank0.engine"),
         ("There are not enough slots available in the system to satisfy the 4", "mpirun refused", "mpirun"),
+        (("ImportError: This modeling file requires the following packages that were not found in your environment: "
+          "sentencepiece. Run `pip install sentencepiece`"), "sentencepiece missing", "pip install sentencepiece"),
+        (("ImportError: This modeling file requires the following packages that were not found in your environment: "
+          "tiktoken, einops. Run `pip install tiktoken einops`"), "Python package missing", "tiktoken, einops"),
+        (("E0618 model_lifecycle.cc:641] \"failed to load 'tensorrt_llm' version 1: Internal: unexpected error when "
+          "creating modelInstanceState: [json.exception.out_of_range.403] key 'builder_config' not found\""),
+         "engine of another TensorRT-LLM", "has no builder_config"),
+        ("misc/shmutils.cc:113 NCCL WARN Error while creating shared memory segment /dev/shm/nccl-Y4 (size 9637888)",
+         "shared memory", "--shm-size=2g"),
+        ("[box:18080:0:18080] Caught signal 7 (Bus error: nonexistent address)", "shared memory", "--shm-size"),
+        ("[TensorRT-LLM][ERROR] [deserialize.cpp::load::572] Error Code 2: OutOfMemory (Requested size was 69 bytes.)",
+         "out of memory", "nvidia-smi"),
     ],
 )  # fmt: skip
 def test_other_words_for_the_same(line: str, name: str, words: str) -> None:
@@ -109,6 +121,10 @@ def test_other_words_for_the_same(line: str, name: str, words: str) -> None:
     assert reason is not None
     assert reason.name == name
     assert words in reason.sentence
+
+
+def test_what_tensorrt_llm_says_of_a_sound_engine_is_no_reason() -> None:
+    assert reason_of("[TensorRT-LLM][INFO] [json.exception.out_of_range.403] key 'layer_types' not found") is None
 
 
 def test_nothing_known_is_no_reason() -> None:

@@ -60,20 +60,23 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "sentencepiece missing",
-        r"requires the SentencePiece library|No module named 'sentencepiece'|You need to install (?i:sentencepiece)",
+        (
+            r"requires the SentencePiece library|No module named 'sentencepiece'|You need to install (?i:sentencepiece)"
+            r"|not found in your environment: sentencepiece"
+        ),
         "the image lacks sentencepiece, which the tokenizer needs; pip install sentencepiece there",
     ),
     (
         "Python package missing",
-        r"ModuleNotFoundError: No module named '([\w.]+)'",
+        r"ModuleNotFoundError: No module named '([\w.]+)'|not found in your environment: ([\w, -]+)\. Run",
         (
-            "the image lacks the Python package {0}; install it for the Python that Triton's stubs run (the first "
-            "python3 on PATH)"
+            "the image lacks the Python package {0}; install it for the Python that Triton's stubs run (that of the "
+            "build, python=, else the first python3 on PATH)"
         ),
     ),
     (
         "unfilled template",
-        r"Error parsing text-format inference\.ModelConfig: *([\d:]*)|Expected \w+, (?:found|got):? \"?\$",
+        r"Error parsing text-format inference\.ModelConfig: *([\d:]*\d)?|Expected \w+, (?:found|got):? \"?\$",
         (
             "a config.pbtxt is no model configuration (line and column {0}), as when a ${{variable}} was left in it; "
             "see the log for the file, and fill the variable with --set MODEL.VARIABLE=VALUE"
@@ -86,7 +89,10 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "shared memory",
-        r"Unable to initialize shared memory key|shared memory.*No space left on device|--shm-size",
+        (
+            r"Unable to initialize shared memory key|shared memory.*No space left on device|--shm-size"
+            r"|Error while creating shared memory segment|\(Bus error\b"
+        ),
         (
             "there is no room for shared memory; start the container with --shm-size=2g or more, and remove what "
             "killed servers left in /dev/shm"
@@ -117,6 +123,14 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
         ),
     ),
     (
+        "engine of another TensorRT-LLM",
+        r"modelInstanceState: \[json\.exception\.[\w.]+\] key '(\w+)' not found",
+        (
+            "the engine's config.json has no {0}, which this TensorRT-LLM looks for; build the engine with the "
+            "TensorRT-LLM of this image, or use the image of the release that built it"
+        ),
+    ),
+    (
         "engine of another GPU",
         r"incompatible device, expecting compute ([\d.]+\d) got compute ([\d.]+\d)",
         "the engine and the GPU are of different kinds (compute {0} and {1}); build the engine on this GPU",
@@ -136,7 +150,7 @@ _REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         "out of memory",
-        r"out of memory|OutOfMemoryError|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation|std::bad_alloc",
+        r"out of memory|OutOfMemory(?:Error| \()|CUDA_ERROR_OUT_OF_MEMORY|cudaErrorMemoryAllocation|std::bad_alloc",
         (
             "memory ran out; free the GPU of other processes (nvidia-smi), or take less with a smaller max_batch_size, "
             "--engine kv_cache_tokens=N or --engine kv_cache_fraction=F"
