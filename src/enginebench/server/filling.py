@@ -83,10 +83,8 @@ def _of_build(build: Build, tokenizer: Path) -> dict[str, Value]:
 
 def _of_demand(demand: Demand) -> dict[str, Value]:
     values = {
-        "bls_instance_count": Value(
-            str(demand.bls_concurrency), "one request an instance: the largest load of the run"
-        ),
-        "enable_kv_cache_reuse": Value(_bool(demand.kv_cache_reuse), "kv_cache_reuse of the scenario"),
+        "bls_instance_count": Value(str(demand.bls_concurrency), "one request an instance: as many as are in flight"),
+        "enable_kv_cache_reuse": Value(_bool(demand.kv_cache_reuse), "kv_cache_reuse of the scenario, if any"),
         "batch_scheduler_policy": Value(demand.scheduler_policy, "as on the path direct"),
         "enable_chunked_context": Value(_bool(demand.chunked_context), "as on the path direct"),
     }

@@ -132,7 +132,9 @@ def _escaped(text: str) -> str:
 
 def _bare(name: str, value: str) -> str:
     if not _BARE_VALUE.fullmatch(value):
-        raise ServerError(f"{name} stands outside quotes in its template and cannot be {value!r}: give a plain value.")
+        raise ServerError(
+            f"${{{name}}} stands outside quotes in config.pbtxt and cannot be {value!r}: give it a word or a number."
+        )
     return value
 
 
