@@ -61,7 +61,7 @@ def title_spec(plot: Plot, suffix: str) -> Json:
 
 
 def rule_spec(plot: Plot, rule: Rule, suffix: str) -> Json:
-    """A line or a shaded span from one side of ``plot`` to the other, with its label at the end: of a span, above it."""
+    """A line or a shaded span from one side of ``plot`` to the other, with its label at its end, a span's above it."""
     other = "y" if rule.axis == "x" else "x"
     words = {"text": label(rule.label), "font": {"size": 11}, "padding": 2}
     place: Json = {
