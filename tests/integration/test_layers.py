@@ -75,6 +75,7 @@ def layers(server: TritonServer, build: Build, model: str, worker: Worker) -> Ma
         worker.open("triton_http", {**spec, "perf_metrics": True})
         sample = observe(watch.tracer, run_round)
         assert sample.record is not None
+        assert sample.record.requests.ok.all(), sample.record.requests.error
         assert sample.why_not_traced is None
         return layers_of(sample, [sample.record], CellNumbers([watch], model))
     finally:

@@ -163,6 +163,20 @@ def test_a_server_that_ends_says_why(bench: Bench) -> None:
     assert bench.left() == []
 
 
+@pytest.mark.parametrize("starts", [1, 3])
+def test_a_server_that_aborts_because_the_machine_stood_still_is_started_again(bench: Bench, starts: int) -> None:
+    last = "terminate called after throwing an instance of 'boost::interprocess::lock_exception'"
+    bench.behave(log=last, exit=134, starts=starts)
+    if starts == 1:
+        with bench.start():
+            assert len(bench.pids()) == 2
+    else:
+        with pytest.raises(ServerError, match="did not start"):
+            bench.start()
+    assert len(bench.pids()) == 2 if starts == 1 else 3
+    assert bench.left() == []
+
+
 def test_a_server_that_is_late_is_ended_and_says_why(bench: Bench) -> None:
     bench.behave(log="[TensorRT-LLM][WARNING] CUDA runtime error: out of memory", silent=True)
     for timeout_s in (1.0, 10.0, 60.0):  # a busy machine needs longer for what it says to be in the log

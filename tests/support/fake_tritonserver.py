@@ -1,7 +1,8 @@
 """A program called ``tritonserver`` for tests of how one is started: it records its arguments and serves canaries.
 
 ``write`` puts it into a directory that looks like ``/opt/tritonserver``. What it does is told by ``behaviour.json``
-beside its records: ``log`` is written first, ``exit`` ends it with that code, ``silent`` keeps it from listening.
+beside its records: ``log`` is written first, ``exit`` ends it with that code, in the first ``starts`` alone if that is
+given, ``silent`` keeps it from listening.
 """
 
 import json
@@ -52,7 +53,8 @@ def main() -> None:
     aside = records / f"{os.getpid()}.aside"
     aside.write_text(json.dumps(record))
     aside.rename(records / f"argv-{os.getpid()}.json")
-    if "exit" in behaviour:
+    starts = len(list(records.glob("argv-*.json")))
+    if "exit" in behaviour and starts <= behaviour.get("starts", starts):
         sys.exit(behaviour["exit"])
     if behaviour.get("silent") or "--model-control-mode=explicit" in sys.argv:
         time.sleep(600)  # as the ranks that follow: they never get as far as listening

@@ -18,11 +18,11 @@ import psutil
 from enginebench.errors import ServerError
 from enginebench.server.embedded import find_embedded
 from enginebench.server.installation import Installation, Place
-from enginebench.server.logs import explain_ending, says_port_taken
+from enginebench.server.logs import explain_ending, says_held_up, says_port_taken
 from enginebench.server.probe import canary_inputs, server_name, stream_events
 from enginebench.server.process import SupervisedServer
 
-LAUNCHES = 3  # a free port can be taken between asking and binding
+LAUNCHES = 3  # a free port can be taken between asking and binding, and a busy machine can stand still for too long
 PORTS = range(20_000, 30_000)  # below those that Linux gives to connections, of which a busy machine has thousands
 CANARY_TOKENS = 4
 CANARY_STALL_S = 300.0  # a first request may compile kernels
@@ -31,8 +31,8 @@ CLEANUP_S = 15.0  # of a supervisor whose server ended
 SHARED_END_S = 2.0  # for a server to follow the process of a model, if both die
 
 
-class _PortTakenError(Exception):
-    """Somebody else listens on a port that the server was given."""
+class _AgainError(ServerError):
+    """The server did not start, for a reason that another start need not meet."""
 
 
 class TritonServer:
@@ -73,16 +73,17 @@ class TritonServer:
             try:
                 model = "ensemble" if (repository / "ensemble").is_dir() else "tensorrt_llm"
                 server.wait_ready(model, ready_timeout_s or program.ready_timeout_s)
-            except _PortTakenError:
+            except _AgainError as error:
                 server.stop(grace_s=0.0)
                 if http_port is not None and not _is_free(http_port):
                     raise _port_in_use(port) from None
+                failed = error
             except BaseException:  # Ctrl-C, too
                 server.stop(grace_s=0.0)
                 raise
             else:
                 return server
-        raise ServerError(f"Triton found its port taken {LAUNCHES} times in a row; see {log_dir}.")
+        raise failed
 
     @classmethod
     def _launch(cls, program: Installation, repository: Path, log_dir: Path, port: int) -> "TritonServer":
@@ -150,11 +151,10 @@ class TritonServer:
         self.stop()
 
     def _check_starting(self) -> None:
-        ending = self._process.ending()
-        if ending and says_port_taken(*self._logs):
-            raise _PortTakenError
-        if ending:
-            raise ServerError(f"Triton did not start ({ending}){explain_ending(self._logs)}")
+        if ending := self._process.ending():
+            again = says_port_taken(*self._logs) or says_held_up(*self._logs)
+            error = _AgainError if again else ServerError
+            raise error(f"Triton did not start ({ending}){explain_ending(self._logs)}")
 
     def _check_canary(self, model: str, timeout_s: float) -> None:
         try:

@@ -13,6 +13,8 @@ HARMLESS = re.compile(
 )
 PROBLEM = re.compile(r"^[EF]\d{4} |^error:|^\s*\w*(Error|Exception)\b|Traceback|\[ERROR\]", re.IGNORECASE)
 PORT_TAKEN = re.compile(r"already in use|Address in use|failed to start HTTP service", re.IGNORECASE)
+# A process of the python backend that is held up for a second as it starts: Triton aborts.
+HELD_UP = "boost::interprocess::lock_exception"
 TAIL_BYTES = 8 << 20  # of a log: an engine that has run for days writes a lot
 
 
@@ -30,6 +32,11 @@ def reason_in(logs: Sequence[Path]) -> Reason | None:
 def says_port_taken(*logs: Path) -> bool:
     """Whether the server ended because its port was in use."""
     return any(PORT_TAKEN.search(line) for line in _lines(logs))
+
+
+def says_held_up(*logs: Path) -> bool:
+    """Whether Triton aborted because the machine stood still for a moment."""
+    return any(HELD_UP in line for line in _lines(logs))
 
 
 def explain_ending(logs: Sequence[Path]) -> str:
