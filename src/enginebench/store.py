@@ -17,6 +17,8 @@ from enginebench.errors import RunError
 from enginebench.files import write_text, writing
 from enginebench.measure.gpu_trace import gpu_columns
 from enginebench.measure.records import RoundRecord
+from enginebench.record.kinds import check, read_json
+from enginebench.record.run import Record
 from enginebench.run_lookup import runs_directory
 from enginebench.store_tables import Arrivals, read_arrivals, read_requests, read_rounds, write_columns, write_rounds
 
@@ -29,21 +31,7 @@ _ROUND = re.compile(r'\{"started_ns": (\d+),')  # how a line begins that says wh
 SCHEMA = "enginebench/run/1"
 """Version of run.json and of the parquet files beside it. 1: the first."""
 
-STATUSES = ("measured", "failed", "not_applicable", "skipped")
-
-_HEADER = {
-    "command": list, "build": dict, "attached_url": object, "environment": dict, "calibration": object, "plan": dict,
-}  # fmt: skip
-_RUN = {
-    "schema": str, "id": str, "created": str, "finished": object, "interrupted": bool, **_HEADER, "sessions": list,
-    "cells": dict,
-}  # fmt: skip
-_CELL = {
-    "scenario": str, "path": str, "streaming": bool, "output_tokens": object, "load": dict, "status": str,
-    "reason": object,
-}  # fmt: skip
-_BUILD = {"name": str, "kind": str}
-_PLAN = {"cells": list, "scenarios": dict}
+_HEADER = ("command", "build", "attached_url", "environment", "calibration", "plan")
 
 
 class RunStore:
@@ -236,7 +224,7 @@ def load_run(path: Path) -> Run:
     directory = path.parent if path.name == "run.json" else path
     file = directory / "run.json"
     try:
-        data = json.loads(file.read_text(encoding="utf-8"), parse_constant=_no_number)
+        data = read_json(file)
     except FileNotFoundError:
         raise RunError(f"{directory} holds no run.json; name the directory of a run, e.g. reports/runs/<id>.") from None
     except (OSError, ValueError) as error:
@@ -247,10 +235,6 @@ def load_run(path: Path) -> Run:
     return Run(directory, data)
 
 
-def _no_number(name: str) -> None:
-    raise ValueError(f"{name} is no number of JSON")
-
-
 def _check(data: Any, file: Path) -> None:
     if not isinstance(data, dict) or not str(data.get("schema", "")).startswith("enginebench/run/"):
         raise RunError(f"{file} is not the record of a run: it lacks the schema {SCHEMA!r}.")
@@ -258,22 +242,7 @@ def _check(data: Any, file: Path) -> None:
         raise RunError(
             f"{file} has the schema {data['schema']!r}, and this enginebench reads {SCHEMA!r}; use one that wrote it."
         )
-    _check_keys(data, _RUN, str(file))
-    _check_keys(data["build"], _BUILD, f"{file}, build")
-    _check_keys(data["plan"], _PLAN, f"{file}, plan")
-    for cell_id, cell in data["cells"].items():
-        _check_keys(cell, _CELL, f"{file}, cell {cell_id}")
-        if cell["status"] not in STATUSES:
-            raise RunError(f"{file}, cell {cell_id}: the status {cell['status']!r} is none of {', '.join(STATUSES)}.")
-
-
-def _check_keys(data: Any, keys: Mapping[str, type], where: str) -> None:
-    if not isinstance(data, dict):
-        raise RunError(f"{where}: it is damaged, for it holds no keys; use an intact copy.")
-    if missing := [key for key in keys if key not in data]:
-        raise RunError(f"{where} lacks {', '.join(map(repr, missing))}: it is damaged; use an intact copy.")
-    if wrong := [key for key, kind in keys.items() if not isinstance(data[key], kind)]:
-        raise RunError(f"{where} holds a wrong {', '.join(map(repr, wrong))}: it is damaged; use an intact copy.")
+    check(data, Record, file)
 
 
 def _utc(moment: datetime) -> str:

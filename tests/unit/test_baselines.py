@@ -64,7 +64,7 @@ def test_a_baseline_of_nothing_is_none(tmp_path: Path) -> None:
         ("{", "cannot be read"),
         ("[]", "is no baseline"),
         ('{"schema": "enginebench/run/1"}', "is no baseline"),
-        ('{"schema": "enginebench/baseline/1", "run": {"id": "x"}}', "lacks created"),
+        ('{"schema": "enginebench/baseline/1", "run": {"id": "x"}}', "name is missing: it is damaged"),
     ],
 )
 def test_a_damaged_baseline_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:

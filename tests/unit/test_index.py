@@ -49,7 +49,7 @@ def test_what_cannot_be_read_is_said_and_costs_nothing_else(tmp_path: Path) -> N
     put(tmp_path, "2026-11-24-strange", strange)
     html = written(tmp_path)
     assert "2026-11-23-torn/run.json cannot be read" in html
-    assert "build lacks &#39;kind&#39;: it is damaged" in html
+    assert "build.kind is missing: it is damaged" in html
     assert "The one cell was measured." in html
 
 

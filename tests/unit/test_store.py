@@ -21,7 +21,14 @@ from tests.support.rounds import Row, assert_same_record, round_of
 
 HEADER: dict[str, Any] = {
     "command": ["pytest", "bench/"],
-    "build": {"name": "reference", "kind": "reference"},
+    "build": {
+        "name": "reference",
+        "kind": "reference",
+        "version": None,
+        "architecture": "A",
+        "dtype": "float32",
+        "fingerprint": "sha256:0",
+    },
     "attached_url": None,
     "environment": {"gpus": None},
     "calibration": None,
@@ -36,8 +43,9 @@ ROUNDS = [
 
 
 def result(status: str = "measured", **more: Any) -> dict[str, Any]:
-    keys = {"scenario": "smoke", "path": "direct", "streaming": True, "output_tokens": 3, "load": {}}
-    return {**keys, "status": status, "reason": None, "metrics": {}, **more}
+    keys = {"scenario": "smoke", "path": "direct", "streaming": True, "output_tokens": 3}
+    load = {"kind": "batch", "label": "bs001", "level": 1}
+    return {**keys, "load": load, "status": status, "reason": None, "metrics": {}, **more}
 
 
 def names(directory: Path) -> set[str]:
@@ -174,8 +182,10 @@ def test_infinity_never_reaches_the_file(tmp_path: Path) -> None:
         ("[]", "is not the record of a run"),
         ('{"schema": "asv/2"}', "is not the record of a run"),
         ('{"schema": "enginebench/run/99"}', f"'enginebench/run/99', and this enginebench reads '{SCHEMA}'"),
-        (f'{{"schema": "{SCHEMA}"}}', "lacks 'id'"),
-        (f'{{"schema": "{SCHEMA}", "id": NaN}}', "NaN is no number"),
+        (f'{{"schema": "{SCHEMA}"}}', r"run\.json: id is missing: it is damaged; use an intact copy\."),
+        (f'{{"schema": "{SCHEMA}", "id": NaN}}', "cannot be read"),
+        (f'{{"schema": "{SCHEMA}", "id": "\\ud800"}}', "cannot be read"),
+        ("[" * 100_000, "cannot be read"),
     ],
 )
 def test_what_is_no_run_is_refused_in_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
@@ -189,13 +199,19 @@ def test_what_is_no_run_is_refused_in_one_sentence(tmp_path: Path, text: str, se
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"cells": []}, "damaged"),
-        ({"plan": {}}, "damaged"),
-        ({"build": {}}, "build lacks 'name', 'kind'"),
-        ({"environment": None, "sessions": {}}, "holds a wrong 'environment', 'sessions': it is damaged"),
-        ({"cells": {"a": None}}, "cell a: it is damaged"),
-        ({"cells": {"a": {}}}, "cell a lacks 'scenario'"),
-        ({"cells": {"a": result("fine")}}, "status 'fine' is none of measured"),
+        ({"id": "../../x"}, r"id must be letters, digits, '.', '_' and '-', not \"../../x\""),
+        ({"created": "2026-11-22T21:14:47"}, "created must be a time such as 2026-11-22T21:14:47Z, not"),
+        ({"cells": []}, r"cells must be an object, not \[\]: it is damaged"),
+        ({"plan": {}}, r"plan\.scenarios is missing"),
+        ({"build": {}}, r"build\.name is missing"),
+        ({"environment": {"gpus": ["H100"]}}, r"environment\.gpus\[0\] must be an object, not \"H100\""),
+        ({"cells": {"a": None}}, r"cells\.a must be an object, not null"),
+        ({"cells": {"a": result("fine")}}, r"cells\.a\.status must be 'measured', 'failed', .*, not \"fine\""),
+        (
+            {"cells": {"a": result(metrics={"ttft": {"summary": {"p50": "5"}}})}},
+            r"cells\.a\.metrics\.ttft\.summary\.p50 must be a valid number, not \"5\": it is damaged",
+        ),
+        ({"cells": {"a": result(requests=-1)}}, r"cells\.a\.requests must be greater than or equal to 0, not -1"),
     ],
 )
 def test_a_damaged_record_is_refused(tmp_path: Path, change: dict[str, Any], sentence: str) -> None:

@@ -107,13 +107,12 @@ def value_text(key: str, value: Any) -> str:
     """One value as people read it."""
     if value is None:
         return "none"
-    if key == "rank_bytes":
-        return ", ".join(map(size_text, value))
-    if key.endswith("_bytes") or key == "kv_bytes_per_token":
-        return size_text(value)
     if isinstance(value, bool):
         return "on" if value else "off"
-    return str(value)
+    if isinstance(value, list):
+        return ", ".join(value_text(key, each) for each in value)
+    is_size = key.endswith("_bytes") or key == "kv_bytes_per_token"
+    return size_text(value) if is_size and isinstance(value, int) else str(value)
 
 
 def size_text(size: int) -> str:

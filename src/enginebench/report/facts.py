@@ -66,12 +66,13 @@ def _owners(session: Json) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
 def _memory_sentence(run: Json) -> str:
     if not run["sessions"]:
         return "No engine was loaded."
-    if not any((session.get("memory") or {}).get("gpu") for session in run["sessions"]):
-        reasons = [session["memory"]["gpu_reason"] for session in run["sessions"] if "gpu_reason" in session["memory"]]
+    memories = [(session.get("memory") or {}, session["path"]) for session in run["sessions"]]
+    if not any(memory.get("gpu") for memory, _ in memories):
+        reasons = [memory["gpu_reason"] for memory, _ in memories if memory.get("gpu_reason")]
         if reasons:
             return f"No GPU memory: {reasons[0]}. Host memory is the resident set of the processes."
         return "No GPU: GPU memory was not measured. Host memory is the resident set of the processes."
-    peaks = [(s["memory"]["gpu"].get("peak"), s["path"]) for s in run["sessions"] if s["memory"].get("gpu")]
+    peaks = [(memory["gpu"].get("peak"), path) for memory, path in memories if memory.get("gpu")]
     known = [(peak, path) for peak, path in peaks if peak is not None]
     if not known:
         return "GPU memory was sampled, but no peak was recorded."

@@ -71,7 +71,7 @@ def _points(cells: Sequence[CellView]) -> Iterator[list[_Way]]:
             groups.setdefault(key, []).append(cell)
     for members in groups.values():
         ways = [_way(cell) for cell in sorted(members, key=lambda cell: path_rank(cell.path))]
-        yield [way for way in ways if way.falls]
+        yield [way for way in ways if "whole" in way.falls]
 
 
 def _way(cell: CellView) -> _Way:

@@ -55,8 +55,8 @@ def server_section(run: Json, directory: Path | None) -> Section | None:
 
 def _checks(sessions: Sequence[Json]) -> Table:
     """A row for each server of each session; what was asked of all servers together stands in each of their rows."""
-    names = list(dict.fromkeys(check["name"] for session in sessions for check in session["preflight"]))
-    names.sort(key=list(CHECK_TITLES).index)
+    asked_for = {check["name"] for session in sessions for check in session["preflight"]}
+    names = [name for name in CHECK_TITLES if name in asked_for]
     asked = [(session["path"], *each) for session in sessions for each in _by_server(session["preflight"])]
     several = len({server for _, server, _ in asked}) > 1
     columns = [Column("Path", numeric=False), *([Column("Server", numeric=False)] if several else [])]

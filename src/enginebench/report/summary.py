@@ -53,12 +53,9 @@ def subtitle(run: Json) -> tuple[str, ...]:
 
 def hardware(environment: Json) -> str:
     """The name of the GPU, else of the CPU, else nothing."""
-    gpus = environment.get("gpu") or environment.get("gpus") or ()
-    for device in [*([gpus] if isinstance(gpus, dict) else gpus), environment.get("cpu")]:
-        name = device.get("name") or device.get("model") if isinstance(device, dict) else device
-        if name:
-            return str(name)
-    return ""
+    names = [gpu.get("name") for gpu in environment.get("gpus") or ()]
+    names.append((environment.get("cpu") or {}).get("model"))
+    return next((name for name in names if name), "")
 
 
 def date(stamp: str) -> str:

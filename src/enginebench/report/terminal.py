@@ -115,7 +115,7 @@ def _table(run: Mapping[str, Any]) -> Table:
             table.add_row(Text(cell_id), cell["status"].replace("_", " "))
         else:
             values = [_value(cell, name, unit, with_unit=False) for _, name, unit in COLUMNS]
-            rest = (_slip(cell), _memory(cell["memory"]), trust.error_words(cell) or NO_VALUE, _by_round(cell))
+            rest = (_slip(cell), _memory(cell.get("memory", {})), trust.error_words(cell) or NO_VALUE, _by_round(cell))
             table.add_row(Text(cell_id), *values, *rest)
     return table
 

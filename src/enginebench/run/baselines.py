@@ -14,6 +14,8 @@ from typing import Any
 from enginebench.errors import RunError
 from enginebench.files import write_text
 from enginebench.plan.messages import did_you_mean
+from enginebench.record.kinds import check, read_json
+from enginebench.record.run import Baseline
 from enginebench.run.machine import machine_slug
 from enginebench.run_lookup import find_run
 from enginebench.store import load_run
@@ -64,15 +66,13 @@ def all_baselines(root: Path) -> list[Path]:
 def read_baseline(file: Path) -> Json:
     """The content of a baseline's file. Raises RunError."""
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        data = read_json(file)
     except (OSError, ValueError) as error:
         raise RunError(f"{file} cannot be read ({error}): use an intact copy, or save the baseline again.") from error
     schema = data.get("schema") if isinstance(data, dict) else None
     if schema != SCHEMA:
         raise RunError(f"{file} is no baseline: its schema is {schema!r}, not {SCHEMA!r}.")
-    missing = [key for key in (*_OF_A_RUN, "cells", "sessions") if key not in data.get("run", {})]
-    if missing:
-        raise RunError(f"{file} lacks {', '.join(missing)}: it is damaged; save the baseline again.")
+    check(data, Baseline, file)
     return dict(data)
 
 

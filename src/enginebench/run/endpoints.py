@@ -103,14 +103,14 @@ def memory_samples(run: Json, path: str) -> tuple[Sample, ...]:
 
 def why_no_memory(run: Json, path: str) -> str:
     """Why ``memory_samples`` of ``path`` are none."""
-    memories = [session["memory"] for session in run.get("sessions", ()) if session["path"] == path]
+    memories = [session.get("memory") or {} for session in run.get("sessions", ()) if session["path"] == path]
     if not any(memory.get("gpu") for memory in memories):
         return next((memory["gpu_reason"] for memory in memories if memory.get("gpu_reason")), "no GPU")
     return "the size of its KV pool is not known (set it with --engine kv_cache_tokens=N)"
 
 
 def _outside_pool(session: Json) -> int | None:
-    gpu = session.get("memory", {}).get("gpu") or {}
+    gpu = (session.get("memory") or {}).get("gpu") or {}
     before, after, pool = gpu.get("before_load"), gpu.get("after_load"), (session.get("kv_pool") or {}).get("bytes")
     return None if before is None or after is None or pool is None else int(after - before - pool)
 
@@ -126,7 +126,7 @@ def _value(entry: Json, wanted: Endpoint) -> float | None:
     """The number of a block; the worst one that there is where failed requests leave a percentile without bound."""
     summary = entry["metrics"].get(wanted.metric, {})
     value = summary.get(wanted.statistic)
-    if value is None and summary.get("failed") and summary["count"] >= floor(wanted):
+    if value is None and summary.get("failed") and (summary.get("count") or 0) >= floor(wanted):
         return float("inf") if wanted.better == "lower" else 0.0
     return None if value is None else float(value)
 

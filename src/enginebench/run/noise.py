@@ -35,9 +35,9 @@ class Known:
     pair_sd: Mapping[str, float]
 
 
-def noise_file(root: Path, environment: Json, scenario: Json) -> Path:
+def noise_file(root: Path, environment: Json, name: str, scenario: Json) -> Path:
     """Where the sessions of a machine and a workload are kept."""
-    return root / NOISE / machine_slug(environment) / f"{scenario['name']}-{workload_key(scenario)}.json"
+    return root / NOISE / machine_slug(environment) / f"{name}-{workload_key(scenario)}.json"
 
 
 def keep_sessions(run: Json, root: Path) -> list[Path]:
@@ -51,7 +51,7 @@ def keep_sessions(run: Json, root: Path) -> list[Path]:
         cells = {cell_id: cell for cell_id, cell in run["cells"].items() if cell["scenario"] == name}
         sessions = _sessions({**run, "cells": cells})
         if sessions:
-            file = noise_file(root, run["environment"], scenario)
+            file = noise_file(root, run["environment"], name, scenario)
             _add(file, _head(run, scenario), sessions)
             files.append(file)
     if not files:
@@ -65,7 +65,7 @@ def known_noise(root: Path, environment: Json, scenarios: Mapping[str, Json]) ->
     Raises:
         RunError: a file cannot be read.
     """
-    files = [noise_file(root, environment, scenario) for scenario in scenarios.values()]
+    files = [noise_file(root, environment, *each) for each in scenarios.items()]
     sessions = [session for file in files if file.is_file() for session in _read(file)["sessions"]]
     if not sessions:
         return None
