@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from enginebench.measure.records import ChunkTable, RequestTable, RoundRecord, int_array, stamp_array
+from enginebench.measure.records import UNKNOWN, ChunkTable, RequestTable, RoundRecord, int_array, stamp_array
 from enginebench.measure.server_sampler import ServerSampler, columns_of
 from enginebench.run.server_numbers import CellNumbers, findings
 from enginebench.run.server_watch import ServerWatch, find_metrics, same_server
@@ -93,8 +93,8 @@ def watch(server: ScriptedServer, *, metrics: bool = True) -> ServerWatch:
     return watched
 
 
-def numbers_of(script: Counting, requests: int, tokens: int, *, metrics: bool = True) -> dict[str, Any]:
-    """What a cell of two requests of five tokens keeps when the server counts so many."""
+def numbers_of(script: Counting, requests: int, tokens: int, *, metrics: bool = True, told: int = 5) -> dict[str, Any]:
+    """What a cell of two requests of five tokens (as ``told`` by answers) keeps when the server counts so many."""
     with ScriptedServer(script) as server:
         numbers = CellNumbers([watch(server, metrics=metrics)], "ensemble")
         numbers.wait_idle()
@@ -103,11 +103,11 @@ def numbers_of(script: Counting, requests: int, tokens: int, *, metrics: bool = 
         script.tokens += tokens
         numbers.begin()  # of the next round: the first reading stands
         numbers.end()
-        kept = numbers.as_json([record()])
+        kept = numbers.as_json([record(tokens=told)])
         return {**kept, "findings": findings(kept)}
 
 
-def counted(kept: dict[str, Any]) -> dict[str, tuple[int, int | None]]:
+def counted(kept: dict[str, Any]) -> dict[str, tuple[int | None, int | None]]:
     return {each["what"]: (each["client"], each["server"]) for each in kept["counted"]}
 
 
@@ -140,6 +140,12 @@ def test_a_mismatch_is_a_finding_that_names_both_numbers() -> None:
         "The client counted 2 requests and the server 3",
         "The client counted 10 output tokens and the server 12",
     ]
+
+
+def test_tokens_that_no_answer_tells_are_none_and_no_finding() -> None:
+    kept = numbers_of(Counting(requests=100, tokens=1000), 2, 10, told=UNKNOWN)
+    assert counted(kept) == {"requests": (2, 2), "output tokens": (None, 10)}
+    assert kept["findings"] == []
 
 
 def test_what_a_server_does_not_count_is_none_and_its_families_are_named() -> None:

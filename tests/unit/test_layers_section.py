@@ -187,6 +187,16 @@ def test_what_is_not_offered_is_named_and_never_zero() -> None:
     )
 
 
+def test_tokens_that_the_client_was_not_told_are_no_number_and_no_difference() -> None:
+    counted = [{"what": "output tokens", "client": None, "server": 40, "source": "a family", "matters": False}]
+    found = server_section(run_with(ensemble=server(counted=counted)), None)
+    assert found is not None
+    (row,) = found.tables[0].rows
+    assert (row[2].missing, row[2].why) == (True, "no answer tells")
+    assert row[3].text != "0"
+    assert row[5].text == "0"
+
+
 def test_a_preflight_that_failed_stands_out() -> None:
     run = run_with()
     run["sessions"][0]["preflight"] = [

@@ -105,11 +105,12 @@ def _counts(cells: Sequence[CellView]) -> Table:
 
 
 def _count_texts(counted: Sequence[Json]) -> Iterator[Text]:
-    told = [each["server"] for each in counted if each["server"] is not None]
-    yield Text(f"{sum(each['client'] for each in counted):,}")
-    yield Text(f"{sum(told):,}") if len(told) == len(counted) else Text(DASH, "not offered by this server")
+    for side, why in (("client", "no answer tells"), ("server", "not offered by this server")):
+        told = [each[side] for each in counted if each[side] is not None]
+        yield Text(f"{sum(told):,}") if len(told) == len(counted) else Text(DASH, why)
     yield Text(f"{len(counted):,}")
-    yield Text(f"{sum(each['server'] not in (None, each['client']) for each in counted):,}")
+    pairs = [(each["client"], each["server"]) for each in counted]
+    yield Text(f"{sum(None not in pair and pair[0] != pair[1] for pair in pairs):,}")
 
 
 def _statistics(cells: Sequence[CellView]) -> Table:

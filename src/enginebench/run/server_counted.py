@@ -64,16 +64,17 @@ def counted_together(each: Sequence[Counted]) -> Counted:
 def against_client(
     model: str, rounds: Sequence[RoundRecord], counted: Counted, elsewhere: Collection[str] = ()
 ) -> list[dict[str, Any]]:
-    """The ``counted`` in run.json: the client's counts in ``rounds`` beside the server's, None where it has none.
+    """The ``counted`` in run.json: the client's counts in ``rounds`` beside the server's, None where one has none.
 
     ``model``: that requests go to. ``elsewhere``: the models that other replicas count.
     """
     ok = [int(record.requests.ok.sum()) for record in rounds]
     tokens = np.concatenate([record.requests.tokens[record.requests.ok] for record in rounds])
     told = counted.requests(model, elsewhere)
-    rows = [
+    known = bool((tokens >= 0).all())
+    rows: list[tuple[str, int | None, int | None, str, bool]] = [
         ("requests", sum(ok), told, f"Triton's statistics of {model}", True),
-        ("output tokens", int(tokens.sum()), counted.output_tokens, _TOKENS, bool((tokens >= 0).all())),
+        ("output tokens", int(tokens.sum()) if known else None, counted.output_tokens, _TOKENS, known),
     ]
     if (posts := counted.requests("postprocessing", elsewhere)) is not None:
         chunks = sum(len(record.chunks) for record in rounds)
