@@ -202,20 +202,21 @@ STATISTICS = {
 
 def test_statistics_tell_what_they_can_and_name_what_stays_with_the_residual() -> None:
     times = ClientTimes(0.0, 0.050, 0.150)
-    fall = from_statistics(times, STATISTICS, engine(), core="tensorrt_llm", whole=True)
+    fall = from_statistics(times, STATISTICS, engine(), core="tensorrt_llm", whole=True, measured_s=0.2)
     assert parts_ms(fall) == pytest.approx(
         {"http_queue": 2, "preprocessing": 4, "slot": 5, "prefill": 7, "decode": 30, "postprocessing": 3}
     )
     assert fall.with_residual == ("client", "http_queue")
     assert fall.residual_s == pytest.approx(0.150 - 0.051)
+    assert (fall.total_s, fall.measured_s) == (0.150, 0.2)
 
 
 def test_statistics_without_the_engines_record_leave_waiting_and_prefill_unexplained() -> None:
     times = ClientTimes(0.0, 0.050, 0.150)
-    whole = from_statistics(times, STATISTICS, None, core="tensorrt_llm", whole=True)
+    whole = from_statistics(times, STATISTICS, None, core="tensorrt_llm", whole=True, measured_s=0.2)
     assert parts_ms(whole)["decode"] == pytest.approx(100)
     assert whole.with_residual == ("client", "http_queue", "slot", "prefill")
-    first = from_statistics(times, {}, None, core="tensorrt_llm", whole=False)
+    first = from_statistics(times, {}, None, core="tensorrt_llm", whole=False, measured_s=0.2)
     assert first.parts == ()
     assert first.residual_s == first.total_s == 0.050
     assert "decode" not in first.with_residual
@@ -223,7 +224,7 @@ def test_statistics_without_the_engines_record_leave_waiting_and_prefill_unexpla
 
 def test_the_core_alone_leaves_no_other_model_unexplained() -> None:
     times = ClientTimes(0.0, 0.050, 0.150)
-    fall = from_statistics(times, {}, engine(), core="tensorrt_llm", alone=True, whole=True)
+    fall = from_statistics(times, {}, engine(), core="tensorrt_llm", alone=True, whole=True, measured_s=0.2)
     assert fall.with_residual == ("client", "http_queue")
 
 

@@ -130,9 +130,11 @@ def from_statistics(
     core: str,
     alone: bool = False,
     whole: bool,
+    measured_s: float | None,
 ) -> Waterfall:
-    """The same of the measured rounds, without traces: what Triton counted, and the engine's own record where it is.
+    """The same without traces: what Triton counted in the measured rounds, and the engine's own record where it is.
 
+    ``client``: of the requests that the engine recorded, which weigh most; without a record of the measured rounds.
     ``core``: the name of the model that runs the engine; ``alone``: requests went to it and to no other. Client,
     network and HTTP cannot be told from the rest.
     """
@@ -154,7 +156,7 @@ def from_statistics(
     absent = {PREPROCESSING, POSTPROCESSING} if alone else set()
     absent |= set() if whole else {"decode"}
     known -= {"http_queue"}  # of which statistics tell the queue alone
-    return Waterfall(total_s, total_s, tuple(parts), tuple(each for each in LAYERS if each not in known | absent))
+    return Waterfall(total_s, measured_s, tuple(parts), tuple(each for each in LAYERS if each not in known | absent))
 
 
 def from_engine(

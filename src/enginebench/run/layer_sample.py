@@ -38,6 +38,11 @@ class Sample:
     engine: EngineTimes | None = None
     why_not_traced: str | None = None
 
+    @property
+    def told(self) -> RoundRecord | None:
+        """The round, where anything tells of its requests; None: nothing does."""
+        return self.record if self.spans or self.engine else None
+
 
 def sample_load(load: Load) -> tuple[Load, int]:
     """The load of the observed round, and at most how many requests: enough to be at that load, and no more."""
@@ -79,20 +84,23 @@ def layers_of(sample: Sample, measured: Sequence[RoundRecord], numbers: CellNumb
     """The ``layers`` of a cell in run.json: the parts of the time to the first token and to the last."""
     streaming = all(record.streaming for record in measured)
     client = client_times(measured)
+    told = sample.told
+    seen = client if told is None else client_times([told])
     waterfalls: dict[str, Waterfall | None] = {"first": None, "whole": None}
     for name in ("first", "whole") if streaming else ("whole",):
         whole = name == "whole"
         measured_s = client.last_s if whole else client.first_s
-        if sample.record is not None and sample.spans:
-            own = client_times([sample.record])
-            found = from_traces(own, sample.spans, sample.engine, whole=whole, measured_s=measured_s)
+        if sample.spans:
+            found = from_traces(seen, sample.spans, sample.engine, whole=whole, measured_s=measured_s)
         else:
             alone = numbers.model == CORE
-            found = from_statistics(client, numbers.counts, sample.engine, core=CORE, alone=alone, whole=whole)
+            found = from_statistics(
+                seen, numbers.counts, sample.engine, core=CORE, alone=alone, whole=whole, measured_s=measured_s
+            )
         waterfalls[name] = found
     return {
         **{name: found.as_json() if found else None for name, found in waterfalls.items()},
-        "requests": len(sample.record.requests) if sample.record else 0,
+        "requests": 0 if told is None else len(told.requests),
         "servers": numbers.servers,
         "traced": bool(sample.spans),
         "perf_metrics": sample.engine is not None,
