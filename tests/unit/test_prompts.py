@@ -39,6 +39,13 @@ class Merging(Characters):
         return tuple(each for index, each in enumerate(ids) if index == 0 or each != ids[index - 1])
 
 
+class Latin(Characters):
+    """Knows no Chinese."""
+
+    def encode(self, text: str) -> tuple[int, ...]:
+        return tuple(text.encode("ascii"))
+
+
 def make(prompts: object, **keys: object) -> Scenario:
     return Scenario.model_validate({"prompts": prompts, "output_tokens": [8], **keys}, context={"name": "example"})
 
@@ -209,6 +216,7 @@ def test_synthetic_text_is_fitted_to_a_tokenizer_that_merges() -> None:
 @pytest.mark.parametrize(
     ("prompts", "tokenizer", "said"),
     [
+        (["你是谁？"], Latin(), r"prompts\[0\]: '你是谁？' cannot be encoded: 'ascii'"),
         ([{"token_ids": [[1], [5, 5]]}], Merging(), r"prompts\[0\], token_ids\[1\]: 2 ids become 1 when"),
         ([{"token_ids": [[2**31]]}], Characters(), r"token_ids\[0\]: the build's tokenizer does not know these ids"),
         (synthetic(), Characters(plain_ids=()), "no printable tokens to draw from"),

@@ -134,7 +134,10 @@ class _Source:
         return self._from_ids(prompt, where)
 
     def _from_text(self, text: str, where: str) -> _Made:
-        ids = tuple(self.tokenizer.encode(text))
+        try:
+            ids = tuple(self.tokenizer.encode(text))
+        except ValueError as error:
+            raise ScenarioError(f"{where}: {text!r:.60} cannot be encoded: {error}") from error
         if not ids:
             raise ScenarioError(f"{where}: the build's tokenizer makes no tokens of {text!r}; write another prompt")
         return text, ids
