@@ -20,6 +20,7 @@ from enginebench.server.filled import fill_repository
 from enginebench.server.filling import Demand
 from enginebench.server.launch import TritonServer
 from enginebench.server.plain_http import fetch_json
+from enginebench.server.preflight import preflight
 from enginebench.server.probe import canary_inputs, stream_events
 from enginebench.server.templates import MODELS
 from tests.support.embedded import needs_triton
@@ -41,6 +42,9 @@ pytestmark = [
 
 DRIVEN = ("v0.5.0", "v0.7.2", "v1.x-late")
 """Unsigned integers and words that must be given; log probabilities in every response; the names of today."""
+
+UNTOLD = ("prompt_tokens", "prefix_cache")
+"""What the stand-in for the LLM API's model says nothing of."""
 
 
 @pytest.fixture(scope="module")
@@ -126,11 +130,18 @@ def test_the_real_server_loads_what_was_filled(server: TritonServer, tokenizer: 
         post(server.url, f"/v2/repository/models/{model}/unload", {})
 
 
-def test_the_llm_apis_model_streams_though_triton_completes_no_configuration(build: Build, tmp_path: Path) -> None:
+def test_the_llm_apis_model_streams_though_triton_completes_no_configuration(
+    build: Build, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
     templates = checkout("v1.x-main", tmp_path / "checkout", "llmapi")
     shutil.copy(STAND_INS / "llmapi.py", templates / "all_models/llmapi/tensorrt_llm/1/model.py")
     checkpoint = replace(build, kind="pytorch", layout="checkpoint")
     fill_repository(checkpoint, Demand(bls_concurrency=1), templates).write(tmp_path / "models")
     with TritonServer.start(tmp_path / "models", tmp_path / "logs") as server:  # its canary streams, or this raises
         events = list(stream_events(server.url, "tensorrt_llm", canary_inputs(server.url, "tensorrt_llm", 5)))
+        checks = preflight(server.url, "tensorrt_llm", tokenizer, longest_prompt=None)
     assert [event["text_output"] for event in events] == ["a" * count for count in range(1, 6)]
+    statuses = {check.name: check.status for check in checks}
+    assert statuses == dict.fromkeys(("streaming", "order", "output_length"), "verified") | dict.fromkeys(
+        UNTOLD, "unverified"
+    )

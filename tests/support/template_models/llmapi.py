@@ -1,4 +1,4 @@
-"""For upstream's configuration of the LLM API's model: answers with the accumulated text, as that does."""
+"""For upstream's configuration of the LLM API's model: streams the accumulated text, or answers once, as that does."""
 
 import json
 from typing import Any
@@ -19,7 +19,9 @@ class TritonPythonModel:
         for request in requests:
             sender = request.get_response_sender()
             count = int(pb_utils.get_input_tensor_by_name(request, "sampling_param_max_tokens").as_numpy().flat[0])
-            for length in range(1, count + 1) if self._decoupled else [count]:
+            streaming = pb_utils.get_input_tensor_by_name(request, "streaming")
+            streams = self._decoupled and streaming is not None and bool(streaming.as_numpy().flat[0])
+            for length in range(1, count + 1) if streams else [count]:
                 text = np.array(["a" * length], dtype=np.object_)
                 sender.send(pb_utils.InferenceResponse(output_tensors=[pb_utils.Tensor("text_output", text)]))
             sender.send(flags=pb_utils.TRITONSERVER_RESPONSE_COMPLETE_FINAL)
