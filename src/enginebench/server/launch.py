@@ -28,7 +28,6 @@ CANARY_TOKENS = 4
 CANARY_STALL_S = 300.0  # a first request may compile kernels
 POLL_S = 0.05
 CLEANUP_S = 15.0  # of a supervisor whose server ended
-SHARED_END_S = 2.0  # for a server to follow the process of a model, if both die
 
 
 class _AgainError(ServerError):
@@ -120,9 +119,8 @@ class TritonServer:
             ServerError: something died; with the last lines of the log.
         """
         dead = next(((what, process) for what, process in self._processes if not _alive(process)), None)
-        # They die with their server, whose own end is known once its supervisor has cleaned up.
-        wait_s = (CLEANUP_S if dead[0] == "server" else SHARED_END_S) if dead else 0.0
-        if ending := self._process.ending(wait_s):
+        # How a server ended is known once its supervisor has cleaned up.
+        if ending := self._process.ending(wait_s=CLEANUP_S if dead and dead[0] == "server" else 0.0):
             raise ServerError(f"Triton died while it was needed ({ending}){explain_ending(self._logs)}")
         if dead:
             which = f"The process of Triton's {dead[0]} (pid {dead[1].pid})"
