@@ -125,7 +125,7 @@ class Engine(Part):
 
 class Counted(Part):
     what: str
-    client: Count
+    client: Whole | None
     server: Whole | None
     source: str
 
