@@ -158,11 +158,6 @@ class Run:
         cells: Mapping[str, Mapping[str, Any]] = self.data["cells"]
         return cells
 
-    @property
-    def missing_cells(self) -> list[str]:
-        """Planned cells that the run never reached."""
-        return [cell_id for cell_id in self.data["plan"]["cells"] if cell_id not in self.cells]
-
     def rounds(self, cell_id: str) -> list[RoundRecord]:
         """The records of a cell, warm-ups included; empty for a cell that left none.
 

@@ -15,11 +15,13 @@ from hypothesis import strategies as st
 from enginebench.errors import RunError
 from enginebench.report.export import cells_csv, view_json
 from enginebench.report.index import write_index
+from enginebench.report.lineup_page import write_lineup
 from enginebench.report.markdown import run_markdown
 from enginebench.report.terminal import summary_text
 from enginebench.report.terminal_cell import cell_text
 from enginebench.report.trend import trend_text
 from enginebench.run.baselines import find_stored, save_baseline
+from enginebench.run.lineups import line_up_stored
 from enginebench.run.noise import keep_sessions
 from enginebench.run.pages import compare_stored, publish_page
 from enginebench.run.trend import series_of
@@ -122,6 +124,14 @@ def compare_both(run: Run, root: Path) -> None:
     publish_page(comparison, old, new, root, root / "comparison.html")
 
 
+def line_up_three(run: Run, root: Path) -> None:
+    runs = root / "reports" / "runs"
+    write(runs / "third", json.loads((runs / "old" / "run.json").read_text(encoding="utf-8")) | {"id": "third"})
+    write_lineup(
+        line_up_stored([str(runs / "old"), str(run.directory), str(runs / "third")], root), root / "lineup.html"
+    )
+
+
 def keep_as_baseline(run: Run, root: Path) -> None:
     find_stored(str(save_baseline(run.directory, root, "kept")), root)
 
@@ -140,6 +150,7 @@ READERS: tuple[Callable[[Run, Path], object], ...] = (
     lambda run, root: keep_sessions(run.data, root),
     list_all,
     compare_both,
+    line_up_three,
     keep_as_baseline,
 )
 
