@@ -49,6 +49,16 @@ def test_the_engine_in_process_tells_how_long_requests_waited(smoke: Smoke) -> N
     assert not any("engine" in cell for cell in run.cells.values() if cell["path"] != "direct")
 
 
+def test_every_path_says_where_the_time_goes_and_what_is_left(smoke: Smoke) -> None:
+    for cell in smoke[0].run().cells.values():
+        layers = cell["layers"] if cell["path"] == "direct" else cell["server"]["layers"]
+        falls = [layers[end] for end in ("first", "whole") if layers.get(end)]
+        assert len(falls) == (2 if cell["streaming"] else 1)
+        for fall in falls:
+            assert all(part["source"] for part in fall["parts"])
+            assert sum(part["s"] for part in fall["parts"]) + fall["residual_s"] == pytest.approx(fall["total_s"])
+
+
 def test_every_path_gives_the_same_tokens(smoke: Smoke) -> None:
     run = smoke[0].run()
     for mode in ("stream", "nostream"):

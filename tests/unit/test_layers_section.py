@@ -165,6 +165,15 @@ def test_what_each_path_adds_is_the_difference_of_measured_means() -> None:
     assert rows[1][3].text == f"{(means['core'] - means['direct']) * 1e3:+,.2f}".replace("-", "\u2212")
 
 
+def test_a_time_of_which_no_part_is_known_is_unexplained() -> None:
+    nothing = Waterfall(0.05, 0.05, (), ("client", "http_queue", "slot", "prefill", "decode"))
+    figure = section(run_with(ensemble=server(None, nothing))).figures[0]
+    assert figure.finding.startswith(
+        "On the ensemble path no part is known of the 50.0 ms to the last token, and 100.0%"
+    )
+    assert any(row[0].text == "ensemble" and "unexplained, with client" in row[1].text for row in figure.table.rows)
+
+
 def test_many_load_points_are_not_all_drawn_and_the_page_says_so() -> None:
     shown = section(run_with(ensemble=server()))
     assert len(shown.figures) == MAX_FIGURES

@@ -159,6 +159,26 @@ def from_statistics(
     return Waterfall(total_s, measured_s, tuple(parts), tuple(each for each in LAYERS if each not in known | absent))
 
 
+def in_process(cell: Mapping[str, Any]) -> dict[str, Waterfall]:
+    """Of a cell of run.json whose engine runs in the client's own process: ``whole`` and, with streaming, ``first``.
+
+    By the engine's own stamps where all requests have them, else by the client's.
+    """
+    means = {name: metric.get("summary", {}).get("mean") for name, metric in cell["metrics"].items()}
+    first_s, last_s = means.get("ttft") if cell["streaming"] else None, means.get("e2e_latency")
+    if last_s is None:
+        return {}
+    engine = cell.get("engine") or {}
+    if not engine.get("told") or engine["told"] < engine["requests"]:
+        engine = {}
+    return {
+        end: from_engine(first_s, last_s, means.get("slip"), engine, whole=end == "whole")
+        if engine
+        else from_stamps(first_s, last_s, whole=end == "whole")
+        for end in (("whole",) if first_s is None else ("first", "whole"))
+    }
+
+
 def from_engine(
     first_s: float | None, last_s: float, slip_s: float | None, engine: Mapping[str, Any], *, whole: bool
 ) -> Waterfall:

@@ -162,7 +162,7 @@ class Layer(Part):
 class Waterfall(Part):
     total_s: Positive
     measured_s: Number
-    parts: Annotated[list[Layer], Field(min_length=1)]
+    parts: list[Layer]
     residual_s: Number
     with_residual: list[LayerName]
 
@@ -230,5 +230,6 @@ class Cell(Part):
     validity: Validity | None = OPTIONAL
     gpu: CellGpu | None = OPTIONAL
     engine: Engine | None = OPTIONAL
+    layers: Layers | None = OPTIONAL
     server: Server | None = OPTIONAL
     shares: list[Share] | None = OPTIONAL

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from enginebench.measure.layers import LAYERS, Waterfall, from_engine, from_stamps
+from enginebench.measure.layers import LAYERS, in_process
 from enginebench.report.cells import CellView, Json, cells_of, path_rank
 from enginebench.report.figures import Axis, Figure, Marks, Plot, Section
 from enginebench.report.summary import is_reference
@@ -78,20 +78,9 @@ def _way(cell: CellView) -> _Way:
     found = (cell.record.get("server") or {}).get("layers")
     if found:
         return _Way(cell, {end: found[end] for end in ENDS if found.get(end)}, found)
-    last_s = cell.statistic("e2e_latency", "mean")
-    if cell.path != "direct" or last_s is None:
+    if cell.path != "direct":
         return _Way(cell, {}, {})
-    first_s = cell.statistic("ttft", "mean") if cell.streaming else None
-    ends = ["whole"] if first_s is None else list(ENDS)
-    return _Way(cell, {end: _direct(cell, first_s, last_s, whole=end == "whole").as_json() for end in ends}, {})
-
-
-def _direct(cell: CellView, first_s: float | None, last_s: float, *, whole: bool) -> Waterfall:
-    """By the engine's own stamps where all requests have them, else by ours."""
-    engine = cell.record.get("engine") or {}
-    if not engine.get("told") or engine["told"] < engine["requests"]:
-        return from_stamps(first_s, last_s, whole=whole)
-    return from_engine(first_s, last_s, cell.statistic("slip", "mean"), engine, whole=whole)
+    return _Way(cell, {end: fall.as_json() for end, fall in in_process(cell.record).items()}, {})
 
 
 def _figure(number: int, ways: Sequence[_Way]) -> Figure:
@@ -145,10 +134,9 @@ def _finding(ways: Sequence[_Way]) -> str:
     inner, outer = ways[0], ways[-1]
     fall = outer.falls["whole"]
     total_s = fall["total_s"]
-    largest = max(fall["parts"], key=lambda part: part["s"])
     sentence = (
-        f"On the {outer.cell.path} path {_words(largest['layers'])} takes {largest['s'] / total_s:.0%} of the "
-        f"{SCALE.text(total_s)} to the last token, and {_rest(fall['residual_s'] / total_s)}."
+        f"On the {outer.cell.path} path {_largest(fall)} the {SCALE.text(total_s)} to the last token, and "
+        f"{_rest(fall['residual_s'] / total_s)}."
     )
     inner_s, outer_s = (way.cell.statistic("e2e_latency", "mean") for way in (inner, outer))
     if inner is not outer and inner_s and outer_s:
@@ -158,6 +146,13 @@ def _finding(ways: Sequence[_Way]) -> str:
             f"{SCALE.text(inner_s)} ({percent(outer_s / inner_s - 1)})."
         )
     return sentence
+
+
+def _largest(fall: Json) -> str:
+    if not fall["parts"]:
+        return "no part is known of"
+    largest = max(fall["parts"], key=lambda part: part["s"])
+    return f"{_words(largest['layers'])} takes {largest['s'] / fall['total_s']:.0%} of"
 
 
 def _rest(share: float) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from enginebench.errors import EnginebenchError
 from enginebench.measure.engine_record import EngineRound, engine_summary
+from enginebench.measure.layers import in_process
 from enginebench.measure.records import RoundRecord
 from enginebench.measure.replicas import shares
 from enginebench.measure.server_sampler import columns_of
@@ -268,6 +269,8 @@ class Campaign:
         result["findings"] += told.findings
         if engine := engine_summary(self._engine.get(cell_id, ())):
             result["engine"] = engine
+        if path == "direct":
+            result["layers"] = {end: fall.as_json() for end, fall in in_process(result).items()}
         if server := self._servers.get(cell_id):
             result["server"] = {key: value for key, value in server.items() if key != "findings"}
             result["findings"] += server["findings"]
