@@ -1,11 +1,17 @@
 """The canary against servers that do one thing wrong each, over real sockets."""
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from enginebench.builds.build import read_build
+from enginebench.measure.shards import Client
+from enginebench.reference.build import ReferenceOptions, write_build
+from enginebench.run.watched import WatchedServers
 from enginebench.runtimes.answers import JSON
 from enginebench.server.preflight import OUTPUT_TOKENS, preflight
 from tests.support.scripted_server import Asked, ScriptedServer, Step, whole
@@ -126,3 +132,38 @@ def test_a_canary_that_breaks_is_one_failed_check() -> None:
     (check,) = checks(Canaries(), "ensembel").values()
     assert check[0] == "failed"
     assert "unknown model" in check[1]
+
+
+@dataclass
+class Busy(Canaries):
+    """A server that goes on counting requests that nobody waits for while its counters are read so many times."""
+
+    reads: int = 0
+    first_asked: int | None = None  # how often they had been read when the first request came
+
+    def __call__(self, asked: Asked) -> Iterator[Step]:
+        if asked.path == "/v2/models/stats":
+            self.reads += 1
+            spent = {"success": {"count": min(self.reads, BUSY_READS), "ns": 1}}
+            yield whole(
+                200, JSON, json.dumps({"model_stats": [{"name": "ensemble", "inference_stats": spent}]}).encode()
+            )
+            return
+        if asked.method == "POST" and self.first_asked is None:
+            self.first_asked = self.reads
+        yield from super().__call__(asked)
+
+
+BUSY_READS = 6
+
+
+def test_the_canary_waits_until_the_server_is_idle(tmp_path: Path) -> None:
+    write_build(ReferenceOptions(layers=1, hidden=16, heads=2, kv_heads=1, ffn=32), tmp_path / "engine")
+    with ScriptedServer(busy := Busy()) as server:
+        options = {"urls": [server.url], "model": "ensemble"}
+        worker = cast("Client", None)  # asked for nothing here
+        WatchedServers.open(
+            read_build("tiny", tmp_path / "engine"), worker, options, None, kv_cache_reuse=False
+        ).close()
+    assert busy.first_asked is not None
+    assert busy.first_asked > BUSY_READS

@@ -47,21 +47,15 @@ class WatchedServers:
     ) -> "WatchedServers":
         """Watch the servers in ``options``; ``server``: the one that is ours, or None."""
         urls, model = options["urls"], str(options["model"])
-        limits = [build.limits.max_input_len, build.limits.max_seq_len and build.limits.max_seq_len - OUTPUT_TOKENS]
-        longest = min((each for each in limits if each), default=None)
-        with ExitStack() as stack:
-            tokenizer = open_tokenizer(build)
-            if isinstance(tokenizer, ProcessTokenizer):
-                stack.callback(tokenizer.close)
-            checks = [
-                check
-                for url in urls
-                for check in preflight(url, model, tokenizer, longest_prompt=longest, kv_cache_reuse=kv_cache_reuse)
-            ]
-        if len(urls) > 1:
-            checks.append(check_replicas(urls, model))
         own = (ServerWatch(server.url, server.metrics_url, server.trace_file),) if server else ()
-        return cls(own or watch_all(urls), worker, options, checks)
+        watches = own or watch_all(urls)
+        with ExitStack() as undo:
+            for watch in watches:
+                undo.callback(watch.stop)
+            CellNumbers(watches, model).wait_idle()  # or the canary waits behind requests that nobody waits for
+            checks = _checks(build, urls, model, kv_cache_reuse=kv_cache_reuse)
+            undo.pop_all()
+        return cls(watches, worker, options, checks)
 
     def facts(self) -> dict[str, Any]:
         """What a session of run.json keeps: ``preflight``, and ``metrics`` of each server."""
@@ -120,3 +114,19 @@ class WatchedServers:
         except EnginebenchError as error:
             cell_run.check_alive()
             return not_observed(error)
+
+
+def _checks(build: Build, urls: Sequence[str], model: str, *, kv_cache_reuse: bool) -> list[Check]:
+    """A canary to each server and, of several, whether they are replicas."""
+    limits = [build.limits.max_input_len, build.limits.max_seq_len and build.limits.max_seq_len - OUTPUT_TOKENS]
+    longest = min((each for each in limits if each), default=None)
+    with ExitStack() as stack:
+        tokenizer = open_tokenizer(build)
+        if isinstance(tokenizer, ProcessTokenizer):
+            stack.callback(tokenizer.close)
+        checks = [
+            check
+            for url in urls
+            for check in preflight(url, model, tokenizer, longest_prompt=longest, kv_cache_reuse=kv_cache_reuse)
+        ]
+    return [*checks, check_replicas(urls, model)] if len(urls) > 1 else checks
