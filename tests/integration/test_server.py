@@ -29,7 +29,7 @@ from enginebench.reference.batcher import Batcher, TokenEvent
 from enginebench.reference.build import ReferenceOptions, write_build
 from enginebench.reference.engine import load_engine
 from enginebench.server.control import attach
-from enginebench.server.launch import TritonServer
+from enginebench.server.launch import PORTS, TritonServer, free_port
 from enginebench.server.plain_http import fetch_json
 from enginebench.server.probe import stream_events
 from enginebench.server.repository import MODELS, write_reference_repository
@@ -266,6 +266,10 @@ def test_a_port_in_use_is_named(small_repository: Path, tmp_path: Path) -> None:
         port = other.getsockname()[1]
         with pytest.raises(ServerError, match=f"Port {port} on 127.0.0.1 is in use"):
             TritonServer.start(small_repository, tmp_path, http_port=port)
+
+
+def test_a_free_port_is_none_that_linux_gives_to_connections() -> None:
+    assert {free_port(wanted) for wanted in (None, None, None, 0)} < set(PORTS)
 
 
 def test_a_model_that_does_not_load_is_explained(

@@ -8,6 +8,7 @@ import pytest
 
 from enginebench.builds.build import Build, Limits
 from enginebench.errors import BuildError, EnginebenchError
+from enginebench.run import serve
 from enginebench.run.direct import (
     check_gpus,
     read_settings,
@@ -162,6 +163,14 @@ def test_too_few_gpus_are_refused_before_anything_is_started() -> None:
         check_gpus(build(kind="reference", pp=2, config={"build_config": {"device": "cuda"}}), 1)
     with pytest.raises(BuildError, match=r"needs 4 GPUs \(tp 2 × pp 2 × cp 1\), and 2 can be seen here"):
         check_gpus(build(tp=2, pp=2), 2)
+
+
+def test_an_engine_of_more_ranks_than_gpus_is_not_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(serve, "host_gpus", lambda: ([{"name": "the only one"}], None))
+    for name in ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_NUM_NODES"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(BuildError, match=r"needs 2 GPUs .* and 1 can be seen here"):
+        serve.serve(build(tp=2), None, 1)
 
 
 @pytest.mark.parametrize(("visible", "count"), [(None, 4), ("0,2", 2), ("", 0), ("1,-1,2", 1), ("GPU-a, GPU-b", 2)])
