@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from enginebench.errors import RunError
 from enginebench.files import write_text, writing
 from enginebench.measure.records import RoundRecord
+from enginebench.record.kinds import check, read_json
+from enginebench.record.profile import ProfileRecord
 from enginebench.store_tables import read_columns, read_rounds, write_columns, write_rounds
 
 SCHEMA = "enginebench/profile/1"
@@ -98,11 +100,12 @@ def _profile(root: Path, file: Path) -> Profile:
     data = _read(file)
     if not isinstance(data, dict) or data.get("schema") != SCHEMA:
         raise RunError(f"{file} is not a profile of the schema {SCHEMA!r}: use the enginebench that wrote it.")
+    check(data, ProfileRecord, file)
     return Profile(kind, "/".join(cell), file.parent, data)
 
 
 def _read(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read ({error}); profile the cell again.") from error

@@ -76,6 +76,9 @@ def test_a_damaged_profile_is_said(tmp_path: Path) -> None:
     (read_profiles(tmp_path)[0].directory / "profile.json").write_text('{"schema": "other"}')
     with pytest.raises(RunError, match="enginebench/profile/1"):
         profiles_section(RUN, tmp_path)
+    write(tmp_path, {**ITERATIONS, "gaps": [{**ITERATIONS["gaps"][0], "s": "long"}]})
+    with pytest.raises(RunError, match=r'profile\.json: gaps\[0\]\.s must be a valid number, not "long"'):
+        profiles_section(RUN, tmp_path)
 
 
 def test_two_builds_side_by_side(tmp_path: Path) -> None:

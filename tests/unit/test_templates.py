@@ -296,7 +296,8 @@ def test_a_policy_that_is_there_is_left() -> None:
 def test_record_page_and_terminal_say_what_was_filled_and_what_is_wrong(build: Build, tmp_path: Path) -> None:
     demand = replace(DEMAND, overrides=read_overrides(["postprocessing.postprocessing_instance_count=4"]))
     record = json.loads(json.dumps(fill(build, tmp_path, "v0.19.0", demand).as_json()))
-    section = repository_section({"sessions": [{"path": "direct"}, {"repository": record}, {"repository": record}]})
+    sessions = [{"path": "direct"}, {"repository": record}, {"repository": record}]
+    section = repository_section({"sessions": sessions}, None)
     assert section is not None
     (table,) = section.tables
     rows = {row[0].text: [text.text for text in row] for row in table.rows}
@@ -307,4 +308,4 @@ def test_record_page_and_terminal_say_what_was_filled_and_what_is_wrong(build: B
     lines = repository_text(record).splitlines()
     assert lines[-1].startswith("! postprocessing has 4 instances")
     assert any(line.split()[:2] == ["bls_instance_count", "16"] for line in lines)
-    assert repository_section({"sessions": [{"path": "direct"}]}) is None
+    assert repository_section({"sessions": [{"path": "direct"}]}, None) is None

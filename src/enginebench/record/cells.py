@@ -221,9 +221,9 @@ class Cell(Part):
     warmup_rounds: Count | None = OPTIONAL
     stamp_kind: str | None = OPTIONAL
     makespan_s: list[Positive] | None = OPTIONAL
-    requests: Count | None = OPTIONAL
-    failed_requests: Count | None = OPTIONAL
-    findings: list[str] | None = OPTIONAL
+    requests: Count = OPTIONAL
+    failed_requests: Count = OPTIONAL
+    findings: list[str] = OPTIONAL
     metrics: dict[str, Metric]
     memory: CellMemory = OPTIONAL
     per_block: list[Block] = OPTIONAL

@@ -38,7 +38,7 @@ def _gaps(profile: Profile, rows: Sequence[Mapping[str, Any]]) -> Table:
         Column("Explains", "ms"),
         Column("Evidence", numeric=False),
     )
-    started_ns = profile.data["started_ns"]
+    started_ns = profile.data.get("started_ns")
     return Table(
         f"The longest gaps between tokens, and what caused them: {place(profile)}",
         columns,
@@ -46,12 +46,12 @@ def _gaps(profile: Profile, rows: Sequence[Mapping[str, Any]]) -> Table:
     )
 
 
-def _gap(number: int, row: Mapping[str, Any], started_ns: int) -> tuple[Text, ...]:
+def _gap(number: int, row: Mapping[str, Any], started_ns: int | None) -> tuple[Text, ...]:
     explained_s = row["explained_s"]
     return (
         Text(f"{number}, request {row['request']}", number=number),
         Text(MS.number(row["s"])),
-        Text(f"{(row['start_ns'] - started_ns) / 1e9:,.3f}"),
+        Text(DASH, "not known") if started_ns is None else Text(f"{(row['start_ns'] - started_ns) / 1e9:,.3f}"),
         Text(row["cause"]),
         Text(DASH, "not known") if explained_s is None else Text(MS.number(explained_s)),
         Text(row["evidence"]),

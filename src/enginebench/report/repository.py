@@ -11,7 +11,7 @@ from enginebench.report.view import Column, Table, Text
 _HEADS = ("Variable", "Value", "Why", "Models")
 
 
-def repository_section(run: Json, directory: Path | None = None) -> Section | None:  # noqa: ARG001 - all is in run.json
+def repository_section(run: Json, _directory: Path | None) -> Section | None:
     """The repositories that the run's sessions were served from; None where none was filled."""
     found = _different([session["repository"] for session in run["sessions"] if session.get("repository")])
     if not found:

@@ -72,7 +72,7 @@ def summary_text(run_dir: Path, *, width: int, colour: bool) -> str:
     for cell_id, cell in run["cells"].items():
         if cell["status"] != "measured":
             console.print(Text(f"{cell['status'].replace('_', ' ')}: {cell_id}: {cell['reason']}"), soft_wrap=True)
-        for finding in (*cell["findings"], *trust.reasons_of(cell)):
+        for finding in (*cell.get("findings", ()), *trust.reasons_of(cell)):
             console.print(Text(f"{cell_id}: {finding}"), soft_wrap=True)
     console.print(Text(_page(loaded.directory)), soft_wrap=True)
     return target.getvalue()

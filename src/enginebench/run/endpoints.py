@@ -85,7 +85,7 @@ def blocks_of(cell: Json) -> Sequence[Json]:
     if "per_block" in cell or cell["status"] != "measured":
         return list(cell.get("per_block", ()))
     metrics = {name: found["summary"] for name, found in cell["metrics"].items()}
-    counts = {"requests": cell["requests"], "failed_requests": cell["failed_requests"]}
+    counts = {key: cell.get(key, 0) for key in ("requests", "failed_requests")}
     return [{"block": 0, "pair": None, "broken": None, "metrics": metrics, **counts}]
 
 
