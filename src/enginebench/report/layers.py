@@ -34,7 +34,8 @@ SCALE = Scale("ms", 1e3, 1)
 LEAD = (
     "Mean time of a request in each layer between the client and the engine, path by path. Parts of the direct path "
     "are of the measured rounds. Those of server paths come from one more round after them, in which the server was "
-    "asked for traces and perf metrics; it counts in no metric. What no source explains is always shown."
+    "asked for traces and perf metrics, and which counts in no metric; where it has none, from its statistics of the "
+    "measured rounds. What no source explains is always shown."
 )
 
 
