@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -51,9 +51,7 @@ def test_a_killed_server_fails_its_cell_and_no_other(project: BenchProject) -> N
     project.write_scenario("long", LONG)
     project.write_scenario("short", f"{SHORT}paths: [ensemble]")
     process = project.start("--scenario", "long", "--scenario", "short")
-    server = wait_for_server(process)
-    wait_for_the_stream(server)
-    server.kill()
+    wait_for_the_stream(process).kill()
     text, _ = process.communicate(timeout=300)
     run = project.run()
     assert process.returncode == pytest.ExitCode.TESTS_FAILED, text
@@ -68,8 +66,7 @@ def test_ctrl_c_leaves_a_readable_run_and_no_process(project: BenchProject) -> N
     project.write_scenario("long", LONG)
     project.write_scenario("short", SHORT)
     process = project.start("--scenario", "short", "--scenario", "long", "--path", "ensemble")
-    server = wait_for_server(process)
-    wait_for_the_stream(server)
+    server = wait_for_the_stream(process)
     family = psutil.Process(process.pid).children(recursive=True)
     process.send_signal(signal.SIGINT)
     text, _ = process.communicate(timeout=300)
@@ -150,7 +147,7 @@ def test_a_server_that_is_not_there_is_named_before_anything_runs(
 def test_a_dead_model_process_is_named(project: BenchProject) -> None:
     project.write_scenario("long", LONG)
     process = project.start("--scenario", "long", "--path", "ensemble")
-    wait_for_the_stream(wait_for_server(process))
+    wait_for_the_stream(process)
     core = next(
         child for child, line in descendants(process) if any("/tensorrt_llm/1/model.py" in part for part in line)
     )
@@ -189,30 +186,22 @@ def descendants(process: "subprocess.Popen[str]") -> Iterator[tuple[psutil.Proce
             yield child, child.cmdline()
 
 
-def wait_for_server(process: "subprocess.Popen[str]") -> psutil.Process:
-    def find() -> psutil.Process | None:
-        return next((child for child, line in descendants(process) if line and "bin/tritonserver" in line[0]), None)
+def wait_for_the_stream(process: "subprocess.Popen[str]") -> psutil.Process:
+    """Until the engine has taken more steps than all but the long answer need; that takes a thousand more.
 
-    wait_for(lambda: find() is not None)
-    server = find()
-    assert server is not None
-    return server
-
-
-def wait_for_the_stream(server: psutil.Process) -> None:
-    """Until the engine has taken more steps than all but the long answer need; that takes a thousand more."""
-    port = next(each for each in server.cmdline() if each.startswith("--metrics-port=")).partition("=")[2]
-    wait_for(lambda: steps_of(f"http://127.0.0.1:{port}/metrics") > 300)
+    Return the server.
+    """
+    deadline_s = time.monotonic() + 180
+    while time.monotonic() < deadline_s:
+        for server, line in descendants(process):
+            ports = [each.partition("=")[2] for each in line if each.startswith("--metrics-port=")]
+            if ports and steps_of(f"http://127.0.0.1:{ports[0]}/metrics") > 300:
+                return server
+        time.sleep(0.05)
+    raise AssertionError("the long answer did not begin")
 
 
 def steps_of(metrics_url: str) -> float:
     with contextlib.suppress(ServerError):
         return page.gauge(page.series(page.parse(fetch(metrics_url))), page.ITERATIONS) or 0.0
     return 0.0
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float = 180.0) -> None:
-    deadline_s = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline_s, "it did not happen"
-        time.sleep(0.05)
