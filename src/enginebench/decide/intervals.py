@@ -4,6 +4,7 @@ Throughout, ``worse`` holds log ratios with their sign turned so that above zero
 axis runs over pairs, and those before it over whatever is decided together. scipy's special functions alone are used.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -21,6 +22,8 @@ Codes = NDArray[np.int8]
 CODES: tuple[Outcome, ...] = ("inconclusive", "regression", "improvement", "equivalent")
 """Outcomes by their code in arrays."""
 INCONCLUSIVE, REGRESSION, IMPROVEMENT, EQUIVALENT = range(4)
+MOST = 30.0
+"""Log ratios beyond it are as good as without bound, and floats cannot tell their changes from −1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +34,11 @@ class Interval:
     low: Floats
     high: Floats
     confidence: float
+
+
+def as_change(log_ratio: float) -> float:
+    """What a log ratio is as a fraction: new/old − 1."""
+    return math.expm1(min(max(float(log_ratio), -MOST), MOST))
 
 
 def student(worse: Floats, one_sided: float) -> Interval:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from enginebench.decide.intervals import CODES, Interval, assess
+from enginebench.decide.intervals import CODES, Interval, as_change, assess
 from enginebench.decide.looks import ALPHA, level, penalty
 from enginebench.decide.model import CrossCheck, Endpoint, Outcome, Verdict
 from enginebench.decide.planning import pairs_needed
@@ -52,8 +52,8 @@ def typical(values: Floats) -> float | None:
 
 def span_in_changes(endpoint: Endpoint, interval: Interval) -> tuple[float, float, float]:
     """Estimate and bounds of ``worse`` as changes of the metric: new/old − 1."""
-    ends = sorted(math.expm1(sign(endpoint) * float(each)) for each in (interval.low, interval.high))
-    return math.expm1(sign(endpoint) * float(interval.estimate)), ends[0], ends[1]
+    low, high = sorted(as_change(sign(endpoint) * float(each)) for each in (interval.low, interval.high))
+    return as_change(sign(endpoint) * float(interval.estimate)), low, high
 
 
 def by_pairs(values: Values, looks: Sequence[int], rivals: int = 1) -> Verdict:
@@ -66,7 +66,7 @@ def by_pairs(values: Values, looks: Sequence[int], rivals: int = 1) -> Verdict:
     if pairs < max(2, looks[0]):
         needed = max(2, looks[0]) - pairs
         verdict = values.verdict("inconclusive", f"Pairs: {pairs}; the first look is at {pairs + needed}.")
-        return replace(verdict, change=math.expm1(float(np.mean(np.log(values.new / values.old)))), pairs_needed=needed)
+        return replace(verdict, change=as_change(np.mean(np.log(values.new / values.old))), pairs_needed=needed)
     return by_interval(values, looks, rivals)
 
 
@@ -132,7 +132,8 @@ def by_tolerance(values: Values) -> Verdict:
     )
     verdict = values.verdict(outcome, *([reason] if outcome == "inconclusive" else []))
     middle = float(np.median(old)), float(np.median(new))
-    return replace(verdict, change=middle[1] / middle[0] - 1, old=middle[0], new=middle[1], method="exact tolerance")
+    change = as_change(math.log(middle[1] / middle[0]))
+    return replace(verdict, change=change, old=middle[0], new=middle[1], method="exact tolerance")
 
 
 def _cross_check(endpoint: Endpoint, interval: Interval | None, opinion: NDArray[np.int8] | None) -> CrossCheck | None:

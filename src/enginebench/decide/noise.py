@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from enginebench.decide.intervals import CODES, between_sessions, classify, p_between_sessions
+from enginebench.decide.intervals import CODES, as_change, between_sessions, classify, p_between_sessions
 from enginebench.decide.looks import ALPHA
 from enginebench.decide.methods import Values, sign, span_in_changes
 from enginebench.decide.model import Endpoint, Noise, Variance, Verdict
@@ -43,7 +43,7 @@ def by_noise(values: Values, noise: Noise | None) -> Verdict:
         return replace(verdict, outcome="invalid", reasons=("A build has no value.",))
     if verdict.old is None or verdict.new is None:
         return replace(verdict, reasons=("A block has no bounded value.",))
-    verdict = replace(verdict, change=verdict.new / verdict.old - 1, method="unpaired")
+    verdict = replace(verdict, change=as_change(math.log(verdict.new / verdict.old)), method="unpaired")
     known = noise.of(values.endpoint) if noise else None
     if known is None:
         reason = "How much sessions of this host differ by chance is not known; measure it with enginebench noise."
@@ -56,7 +56,7 @@ def smallest_stored_effect(known: Variance, margin: float) -> float:
     from scipy.special import stdtrit
 
     t = stdtrit(known.degrees, 1 - ALPHA) + stdtrit(known.degrees, POWER)
-    return math.expm1(math.log1p(margin) + float(t) * math.sqrt(2 * known.variance))
+    return as_change(math.log1p(margin) + float(t) * math.sqrt(2 * known.variance))
 
 
 def _against(limit: float, verdict: Verdict, known: Variance) -> Verdict:

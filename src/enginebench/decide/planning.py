@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from enginebench.decide.intervals import signed_rank_tail
+from enginebench.decide.intervals import as_change, signed_rank_tail
 from enginebench.decide.looks import level, looks_within
 
 POWER = 0.8
@@ -28,7 +28,7 @@ def smallest_effect(pairs: int, sd: float, margin: float, *, endpoints: int = 1)
     attained = signed_rank_tail(pairs)
     attained = attained[attained <= one_sided]
     stricter = min([one_sided / endpoints, *attained[-1:]])
-    return math.expm1(math.log1p(margin) + float(_reach(pairs, stricter)) * sd)
+    return as_change(math.log1p(margin) + float(_reach(pairs, stricter)) * sd)
 
 
 def pairs_needed(estimate: float, sd: float, limit: float, pairs: int, one_sided: float) -> int | None:

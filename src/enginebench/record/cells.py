@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from enginebench.measure.validity import Level
-from enginebench.record.kinds import OPTIONAL, Count, Number, Part, Positive, Whole
+from enginebench.record.kinds import OPTIONAL, Count, Measured, Number, Part, Positive, Whole
 
 
 class Load(Part):
@@ -20,13 +20,13 @@ class Load(Part):
     ramp_to_per_s: Number | None = OPTIONAL
 
 
-Summary = dict[str, Number | None]
+Summary = dict[str, Measured | None]
 Two = Annotated[list[Whole], Field(min_length=2, max_length=2)]
 
 
 class Metric(Part):
     summary: Summary
-    per_round: list[Number | None] = OPTIONAL
+    per_round: list[Measured | None] = OPTIONAL
 
 
 class EndpointValidity(Part):

@@ -23,6 +23,13 @@ def _name(text: str) -> str:
     return text
 
 
+def _measured(value: float) -> float:
+    """Ratios of what is measured stay within what a float holds."""
+    if 0 < abs(value) < 1e-30:
+        raise PydanticCustomError("measured", "0, or at least 1e-30 from it")
+    return value
+
+
 def _moment(text: str) -> str:
     try:
         known = datetime.fromisoformat(text.replace("Z", "+00:00")).tzinfo is not None
@@ -46,8 +53,9 @@ def one_of(names: Collection[str]) -> AfterValidator:
 
 Whole = Annotated[int, Field(ge=-(2**63), lt=2**63)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Number = Annotated[float, Field(gt=-1e30, lt=1e30)]
+Positive = Annotated[float, Field(gt=1e-30, lt=1e30)]
+Measured = Annotated[Number, AfterValidator(_measured)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 Name = Annotated[str, AfterValidator(_name)]
 Moment = Annotated[str, AfterValidator(_moment)]
