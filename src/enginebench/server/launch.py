@@ -10,6 +10,7 @@ import secrets
 import socket
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
@@ -24,6 +25,7 @@ from enginebench.server.process import SupervisedServer
 
 LAUNCHES = 3  # a free port can be taken between asking and binding, and a busy machine can stand still for too long
 PORTS = range(20_000, 30_000)  # below those that Linux gives to connections, of which a busy machine has thousands
+STUB = "triton_python_backend_stub"
 CANARY_TOKENS = 4
 CANARY_STALL_S = 300.0  # a first request may compile kernels
 POLL_S = 0.05
@@ -109,8 +111,9 @@ class TritonServer:
             time.sleep(POLL_S)
         self._check_starting()
         self._processes = _processes(self.pid)
+        if _has_stubs(self._processes):
+            self._process.claim_environment()
         self._check_canary(model, timeout_s)
-        self._process.claim_environment()
 
     def check_alive(self) -> None:
         """Notice what Triton's own health endpoint does not: that the server or the process of a model has died.
@@ -224,6 +227,13 @@ def _processes(pid: int) -> list[tuple[str, psutil.Process]]:
             if model := _model_of(process.name(), process.cmdline()):
                 found.append((f"model {model!r}", process))
     return found
+
+
+def _has_stubs(processes: Sequence[tuple[str, psutil.Process]]) -> bool:
+    """Whether the python backend is loaded: it runs every model in a stub."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return any(process.name() == STUB for _, process in processes)
+    return False
 
 
 def _model_of(name: str, command: list[str]) -> str | None:
