@@ -206,6 +206,7 @@ def test_what_is_no_run_is_refused_in_one_sentence(tmp_path: Path, text: str, se
         ({"build": {}}, r"build\.name is missing"),
         ({"environment": {"gpus": ["H100"]}}, r"environment\.gpus\[0\] must be an object, not \"H100\""),
         ({"cells": {"a": None}}, r"cells\.a must be an object, not null"),
+        ({"cells": {"a\nb": None}}, r"cells\.a b must be an object, not null"),
         ({"cells": {"a": result("fine")}}, r"cells\.a\.status must be 'measured', 'failed', .*, not \"fine\""),
         (
             {"cells": {"a": result(metrics={"ttft": {"summary": {"p50": "5"}}})}},

@@ -24,7 +24,7 @@ def _name(text: str) -> str:
 
 
 def _measured(value: float) -> float:
-    """Ratios of what is measured stay within what a float holds."""
+    """So that ratios of what is measured stay within what a float holds."""
     if 0 < abs(value) < 1e-30:
         raise PydanticCustomError("measured", "0, or at least 1e-30 from it")
     return value
@@ -81,13 +81,13 @@ def check(data: Any, kind: type[Part], file: Path) -> None:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         steps = (f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"])
-        where = "".join(steps).lstrip(".")
+        where = " ".join("".join(steps).lstrip(".").split())  # in one line, whatever keys are called
         raise RunError(f"{file}: {where} {_wrong(first)}: it is damaged; use an intact copy.") from None
 
 
 def _wrong(problem: Any) -> str:
-    if problem["type"] == "missing":
-        return "is missing"
+    if problem["type"] in ("missing", "extra_forbidden"):
+        return "is missing" if problem["type"] == "missing" else "is not known"
     wanted = "an object" if problem["type"] in ("model_type", "dict_type") else problem["msg"]
     found = json.dumps(problem["input"], ensure_ascii=False)
     return f"must be {wanted.removeprefix('Input should be ')}, not {found if len(found) <= 60 else f'{found[:57]}...'}"
