@@ -45,7 +45,7 @@ KEEPERS = {
     "transformers": {"builds.hf_tokenizer"},
     "tensorrt_llm": set(),
     "pyarrow": {"store_tables"},
-    "pydantic": {"plan.scenario", "plan.keys", "plan.load_keys", "plan.prompt_keys", "record.kinds", "record.cells"},
+    "pydantic": {"plan.scenario", "plan.keys", "plan.load_keys", "plan.prompt_keys", "record.kinds", "record.cells", "record.run"},
     "httptools": {"runtimes.http_connection"},
     "torch": {"reference.torch_ops", "reference.cuda"},
     "mpi4py": {"measure.ranks", "runtimes.tensorrt_llm.all_ranks"},

@@ -2,6 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
+from pydantic import Field
+
 from enginebench.measure.metrics import BY_NAME
 from enginebench.plan.scenario import MEMORY
 from enginebench.record.cells import Cell
@@ -45,7 +47,7 @@ class Ab(Gated):
     side: Side
     other: str
     pairs_planned: Count
-    looks: list[Count]
+    looks: Annotated[list[Count], Field(min_length=1)]
     stopped: str
     smallest_effect: dict[str, Number]
     co_resident: bool = OPTIONAL
