@@ -135,6 +135,7 @@ def test_a_recording_plays_back_as_it_was(tmp_path: Path) -> None:
     for source, record in ((trace, tmp_path / "again.jsonl"), (tmp_path / "again.jsonl", None)):
         with Telemetry(gpu_trace=source, record=record) as telemetry:
             until(telemetry.states, "a state")
+            fresh(telemetry)
             marks = []
             for mark in ("round", "round_end"):
                 marks.append(edge(telemetry, mark).mark)
