@@ -9,6 +9,7 @@ from enginebench.record.kinds import OPTIONAL, Count, Number, Part, Positive, Sh
 class Build(Part):
     name: str
     kind: str
+    directory: str
     version: str | None
     architecture: str
     dtype: str
