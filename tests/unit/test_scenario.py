@@ -115,6 +115,7 @@ def test_lengths_of_a_file_are_named_by_their_mean_and_deviation(tmp_path: Path)
         (tmp_path / "asked.jsonl").write_text("".join(lines))
         scenario = load(tmp_path, f"prompts: {{file: asked.jsonl}}\noutput_tokens: {output_tokens}\n")
         jsonschema.validate(json.loads(scenario.model_dump_json(exclude_none=True)), schema())
+        jsonschema.validate({"prompts": "a", "output_tokens": yaml.safe_load(output_tokens)}, schema())
         return scenario.cells_on(("direct",))[0].shape, scenario_facts(scenario)
 
     assert facts(4, 4)[0] == "stream-out0004-bs001"

@@ -171,6 +171,10 @@ JSONL = {
         b'{"prompt": "a", "output_tokens": -1}\n',
         "asked.jsonl:1 has -1 for a length; write output_tok",
     ),
+    "long list": (
+        b'{"prompt": "a", "output_tokens": [' + b"7, " * 99 + b"7]}\n",
+        "7, 7,... for a length; write output_tok",
+    ),
     "latin-1": (b'"a"\n"\xfc"\n', "asked.jsonl:2: byte 0xfc is not UTF-8"),
 }
 
@@ -242,7 +246,7 @@ def test_a_wrong_trace_is_named_with_its_line(tmp_path: Path, text: str, said: s
             "is from_file, but asked.jsonl:2 has no output_tokens",
         ),
         ("prompts: Hi\noutput_tokens: from_file", "is from_file, but prompts[0] is no file; take it away, or give"),
-        ("prompts: Hi\noutput_tokens: file", 'must be a whole number, not "file"'),
+        ("prompts: Hi\noutput_tokens: file", 'must be from_file, a whole number or a list of them, not "file"'),
         ("prompts: Hi\noutput_tokens: [8, from_file]", 'must be a whole number, not "from_file"'),
     ],
 )

@@ -1,6 +1,6 @@
 """The kinds of values that a scenario file is made of: strict mappings, one-or-many lists, percentages.
 
-With ``scenario.py`` the only module that knows pydantic. Knows no key of a scenario.
+Knows no key of a scenario.
 """
 
 import re
@@ -76,10 +76,14 @@ class OrWord:
         return core_schema.no_info_wrap_validator_function(self._passed, value, serialization=serialised)
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"anyOf": [{"const": self.word}, *handler(schema)["anyOf"]]}
+        return {"anyOf": [{"enum": [self.word, [self.word]]}, *handler(schema)["anyOf"]]}
 
     def _passed(self, value: Any, handler: Any) -> Any:
-        return self.word if value in (self.word, [self.word]) else handler(value)
+        if value in (self.word, [self.word]):
+            return self.word
+        if isinstance(value, str):
+            raise problem(f"must be {self.word}, a whole number or a list of them, not {shown(value)}")
+        return handler(value)
 
 
 def fraction(value: object) -> object:

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from enginebench.errors import ScenarioError
 from enginebench.plan.keys import MOST
+from enginebench.plan.messages import shown
 from enginebench.plan.yaml_file import read_utf8
 
 TEXTS = ("prompt", "text", "text_input")
@@ -71,7 +72,7 @@ def _length(keys: Mapping[str, Any], names: Sequence[str]) -> int | None:
     if length is None or (type(length) is int and 0 < length <= MOST):
         return length
     raise ValueError(
-        f"has {json.dumps(length)} for a length; write {' or '.join(names)} as a whole number from 1 to {MOST:,}"
+        f"has {shown(length)} for a length; write {' or '.join(names)} as a whole number from 1 to {MOST:,}"
     )
 
 
