@@ -56,7 +56,7 @@ def _cpu(environment: Json) -> str:
 def attached_urls(run: Json) -> list[str]:
     """The servers that a run was attached to; of a run from before there could be several, its one."""
     named = [url for urls in run["plan"].get("servers", {}).values() for url in urls]
-    return named or [url for url in [run.get("attached_url")] if url]
+    return named or [url for url in [run["attached_url"]] if url]
 
 
 def way_to_server(run: Json) -> str:

@@ -164,7 +164,7 @@ def in_process(cell: Mapping[str, Any]) -> dict[str, Waterfall]:
 
     By the engine's own stamps where all requests have them, else by the client's.
     """
-    means = {name: metric.get("summary", {}).get("mean") for name, metric in cell["metrics"].items()}
+    means = {name: metric["summary"].get("mean") for name, metric in cell["metrics"].items()}
     first_s, last_s = means.get("ttft") if cell["streaming"] else None, means.get("e2e_latency")
     if last_s is None:
         return {}

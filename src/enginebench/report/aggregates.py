@@ -95,7 +95,7 @@ def request_curves(run: Run, cell_id: str) -> Mapping[str, Quantiles]:
         return {}
     records = [record for record in run.requests(cell_id) if not record.warmup and record.valid]
     parts = [counted(record, _trim(run, cell["scenario"])) for record in records if len(record.requests)]
-    names = [name for name in _PER_REQUEST if name in (cell.get("metrics") or {}) and parts]
+    names = [name for name in _PER_REQUEST if name in cell["metrics"] and parts]
     curves = {name: of_values(np.concatenate([request_values(name, part) for part in parts])) for name in names}
     return {name: curve for name, curve in curves.items() if curve is not None}
 
@@ -110,7 +110,7 @@ class _Cell:
         self._measured = measured
         self._start_ns = measured[0].started_ns
         self._trim = _trim(run, run.cells[cell_id]["scenario"])
-        self._metrics = run.cells[cell_id].get("metrics") or {}
+        self._metrics = run.cells[cell_id]["metrics"]
         self._counted = [counted(record, self._trim) for record in measured]
         self._chosen = _choice(measured, cell_id)
         self._passes: dict[int, RoundPass] = {}
@@ -251,6 +251,6 @@ def _warmups_s(records: Sequence[RoundRecord], start_ns: int) -> tuple[tuple[flo
 
 
 def _trim(run: Run, scenario: str) -> Trim:
-    keys = (run.data["plan"].get("scenarios", {}).get(scenario) or {}).get("trim") or {}
+    keys = run.data["plan"]["scenarios"].get(scenario, {}).get("trim") or {}
     names = {"warmup_s": "warmup_s", "cooldown_s": "cooldown_s", "warmup": "warmup_share", "cooldown": "cooldown_share"}
     return Trim(**{names[key]: float(value) for key, value in keys.items() if key in names})

@@ -166,8 +166,8 @@ class CellView:
         return None
 
     def _metric(self, metric: str) -> Json:
-        found = (self.record.get("metrics") or {}).get(metric)
-        return found if isinstance(found, Mapping) else {}
+        found: Json = self.record.get("metrics", {}).get(metric, {})
+        return found
 
     def _is_scalar(self, metric: str) -> bool:
         return "value" in self._metric(metric).get("summary", {})

@@ -92,7 +92,7 @@ def _run_facts(run: Json) -> Facts:
         ("Command", " ".join(run["command"])),
         ("Set", plan.get("set") or "none"),
         ("Started", date(run["created"])),
-        ("Finished", date(run["finished"]) if run.get("finished") else "no"),
+        ("Finished", date(run["finished"]) if run["finished"] else "no"),
         ("Server", ", ".join(attached_urls(run)) or "managed by the run"),
         ("Calibration", f"at {count(len(points), 'load')}: {', '.join(points)}" if points else "none"),
         ("Run", run["id"]),

@@ -40,7 +40,7 @@ def subtitle(run: Json) -> tuple[str, ...]:
     """What was measured, where, when, for how long."""
     build = run["build"]
     engine = REFERENCE_LABEL if is_reference(run) else f"TensorRT-LLM {build.get('version') or 'of unknown version'}"
-    took = f"{span(_duration_s(run))} long" if run.get("finished") else "not finished"
+    took = f"{span(_duration_s(run))} long" if run["finished"] else "not finished"
     parts = [
         engine,
         f"{build['architecture']}, {build['dtype']}",
@@ -96,7 +96,7 @@ def memory_kind(cells: Sequence[CellView]) -> str:
 def _level(run: Json, cells: Sequence[CellView], found: Counter[str]) -> str:
     if found["failed"] or not found["measured"]:
         return "bad"
-    partial = found["missing"] or run.get("interrupted") or not run.get("finished")
+    partial = found["missing"] or run["interrupted"] or not run["finished"]
     doubtful = any(cell.measured and trust.reasons_of(cell.record) for cell in cells)
     return "warn" if partial or doubtful or _failed_requests(cells) else "good"
 
@@ -122,9 +122,9 @@ def _notes(run: Json, cells: Sequence[CellView]) -> list[str]:
     notes = []
     if failed := _failed_requests(cells):
         notes.append(f"{count(failed, 'failed request')} among {_requests(cells):,} in measured cells.")
-    if run.get("interrupted"):
+    if run["interrupted"]:
         notes.append("Interrupted: the run was stopped before its end.")
-    elif not run.get("finished"):
+    elif not run["finished"]:
         notes.append("The run never finished: it crashed, or is still under way.")
     notes += _caveats(run, cells)
     if _requests(cells) and not failed:

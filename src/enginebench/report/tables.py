@@ -221,7 +221,7 @@ def _prompt_tokens(cells: Sequence[CellView]) -> str:
 
 
 def _has(cell: CellView, metric: str, *, any_kind: bool = False) -> bool:
-    present = metric in (cell.record.get("metrics") or {})
+    present = metric in cell.record.get("metrics", {})
     return present and (any_kind or BY_NAME[metric].kind == "distribution")
 
 

@@ -71,7 +71,7 @@ def _metrics(cell: CellView) -> Table:
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("by round", no_wrap=True)
     for metric in METRICS:
-        if metric.name in (cell.record.get("metrics") or {}):
+        if metric.name in cell.record.get("metrics", {}):
             table.add_row(*_metric_row(cell, metric.name))
     return table
 
