@@ -7,16 +7,18 @@ from pathlib import Path
 import pytest
 
 from enginebench.builds.tokenizer import open_tokenizer
+from enginebench.plan.cells import ID_PATHS, PATHS
 from enginebench.plan.expand import expand
 from enginebench.plan.selection import load_selection
+from enginebench.reference.tokenizer import END_ID
 from enginebench.run.plan import PlannedCell, make_plan
 from tests.support.profiled_run import small_build
 
 
-def planned(root: Path, lines: Sequence[object], output_tokens: str = "from_file") -> PlannedCell:
+def planned(root: Path, lines: Sequence[object], output_tokens: str = "from_file", path: str = "direct") -> PlannedCell:
     (root / "a.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     (root / "mine.yaml").write_text(
-        f"prompts: {{file: a.jsonl}}\noutput_tokens: {output_tokens}\npaths: direct\norder: shuffled\n"
+        f"prompts: {{file: a.jsonl}}\noutput_tokens: {output_tokens}\npaths: {path}\norder: shuffled\n"
     )
     build, selection = small_build(root), load_selection([str(root / "mine.yaml")], root)  # 600 in, 700 in all
     (cell,) = make_plan(build, open_tokenizer(build), selection, expand(selection).cells, {}).cells
@@ -48,6 +50,24 @@ def line(prompt: int, answer: int) -> object:
 )
 def test_each_line_has_to_fit(tmp_path: Path, lines: Sequence[object], said: str | None) -> None:
     assert planned(tmp_path, lines).not_applicable == said
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_ids_beyond_the_vocabulary_are_told_on_every_path(tmp_path: Path, path: str) -> None:
+    """Before what their text would become, and before lengths: those would be told of ids that do not exist."""
+    lines = [{"input_ids": [7] * 601}, {"input_ids": [7, 30000, 9]}]
+    reason = planned(tmp_path, lines, output_tokens="2", path=path).not_applicable
+    assert reason == "a.jsonl:2: token id 30000 is beyond the build's vocabulary of 1024 (others that do not fit: 1)"
+
+
+def test_ids_that_a_text_does_not_give_back_keep_cells_from_paths_that_take_text(tmp_path: Path) -> None:
+    lines = ["why?", {"input_ids": [END_ID, 300]}]
+    found = {path: planned(tmp_path, lines, "2", path).not_applicable for path in PATHS}
+    reason = (
+        "a.jsonl:2: 2 ids become 1 when their text is encoded again, and this path takes text: measure direct and core "
+        "alone, or use synthetic prompts"
+    )
+    assert found == {path: None if path in ID_PATHS else reason for path in PATHS}
 
 
 def test_one_length_for_all_answers_has_to_fit_the_longest_prompt(tmp_path: Path) -> None:

@@ -184,10 +184,19 @@ def test_ids_that_a_text_does_not_give_back_go_where_ids_are_taken(tmp_path: Pat
         for path in ID_PATHS:
             (cell,) = scenario.cells_on((path,))
             (made,) = round_requests(scenario, cell, Merging(), 0, 0)
-            assert (made.prompt_ids, made.output_tokens) == ((5, 5), 3)
+            assert (made.prompt_ids, made.output_tokens, made.unfit) == ((5, 5), 3, "")
         (cell,) = scenario.cells_on(("ensemble",))
-        with pytest.raises(ScenarioError, match=r"asked\.jsonl:1: 2 ids become 1 .* measure direct and core alone"):
-            round_requests(scenario, cell, Merging(), 0, 0)
+        (made,) = round_requests(scenario, cell, Merging(), 0, 0)
+        assert (made.prompt_ids, made.source) == ((5, 5), "asked.jsonl:1")
+        assert made.unfit.startswith("2 ids become 1 when their text is encoded again, and this path takes text: ")
+
+
+def test_ids_that_no_text_stands_for_fit_no_path() -> None:
+    scenario = make([{"token_ids": [[1], [2**31]]}])
+    for path in ("direct", "ensemble"):
+        fits, made = round_requests(scenario, Cell("example", path, True, 8, Batch(2)), Characters(), 0, 0)
+        assert (fits.unfit, made.source) == ("", "token_ids[1]")
+        assert made.unfit.startswith("the build's tokenizer does not know these ids (")
 
 
 def test_token_ids_become_text_and_stay_ids() -> None:
@@ -217,8 +226,6 @@ def test_synthetic_text_is_fitted_to_a_tokenizer_that_merges() -> None:
     ("prompts", "tokenizer", "said"),
     [
         (["你是谁？"], Latin(), r"prompts\[0\]: '你是谁？' cannot be encoded: 'ascii'"),
-        ([{"token_ids": [[1], [5, 5]]}], Merging(), r"prompts\[0\], token_ids\[1\]: 2 ids become 1 when"),
-        ([{"token_ids": [[2**31]]}], Characters(), r"token_ids\[0\]: the build's tokenizer does not know these ids"),
         (synthetic(), Characters(plain_ids=()), "no printable tokens to draw from"),
         (synthetic(), Merging(plain_ids=range(1)), "no random text of .* tokens survives"),
     ],

@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from enginebench.errors import ScenarioError
 from enginebench.plan import draws
@@ -22,18 +22,20 @@ if TYPE_CHECKING:
     from enginebench.plan.prompt_keys import Length, Prompts
     from enginebench.plan.scenario import SamplingKeys, Scenario
 
-_Made: TypeAlias = "tuple[str, tuple[int, ...]]"  # text, and its ids
-
 _FITTING_ATTEMPTS = 16
 
 
 class Prompt(NamedTuple):
-    """Canonical text, the ids that the build's tokenizer makes of it, and what its line says beside that."""
+    """Canonical text, the ids that the build's tokenizer makes of it, and what its line says beside that.
+
+    ``unfit``: why it cannot be asked on the cell's path.
+    """
 
     text: str
     ids: tuple[int, ...]
     output_tokens: int | None = None
     source: str = ""
+    unfit: str = ""
 
 
 class PromptTokenizer(Protocol):
@@ -57,7 +59,8 @@ def round_requests(
 
     ``seed`` decides what is random. Lengths of synthetic prompts and of answers are those of every round; tokens,
     order and arrival times are new in each. An answer whose length the prompt's line says goes with its prompt.
-    Raises ScenarioError for prompts that the tokenizer cannot carry.
+    Ids that the tokenizer or the path cannot carry make a request that is ``unfit``. Raises ScenarioError for other
+    prompts that the tokenizer cannot carry.
     """
     offsets = _offsets(scenario, cell, round_index, seed)
     source = _Source(scenario.name, tokenizer, round_index, seed, takes_ids=cell.path in ID_PATHS)
@@ -76,6 +79,7 @@ def round_requests(
             offset_ns,
             round_index,
             prompt.source,
+            prompt.unfit,
         )
         for index, (prompt, offset_ns) in enumerate(zip(prompts, offsets, strict=True))
     )
@@ -117,57 +121,58 @@ class _Source:
             where = f"scenario {self.scenario}, prompts[{number}]"
             for index, line in enumerate(source.lines):
                 at = f"{where}, {line.source}" if line.source else where
-                yield Prompt(*self._made(line.prompt, at, number, index), line.output_tokens, line.source)
+                made = self._made(line.prompt, at, number, index)
+                yield made._replace(output_tokens=line.output_tokens, source=line.source)
             if source.synthetic:
                 for index in range(source.synthetic.count or requests):
                     length = _synthetic_length(source.synthetic.input_tokens, self._random(number, index, "length"))
-                    yield Prompt(*self._made(length, where, number, index))
+                    yield self._made(length, where, number, index)
 
     def _random(self, *parts: object) -> random.Random:
         return draws.generator(self.scenario, self.seed, *parts)
 
-    def _made(self, prompt: "Given", where: str, *place: int) -> _Made:
+    def _made(self, prompt: "Given", where: str, *place: int) -> Prompt:
         if isinstance(prompt, str):
             return self._from_text(prompt, where)
         if isinstance(prompt, int):
             return self._drawn(prompt, self._random(*place, self.round_index), where)
-        return self._from_ids(prompt, where)
+        return self._from_ids(prompt)
 
-    def _from_text(self, text: str, where: str) -> _Made:
+    def _from_text(self, text: str, where: str) -> Prompt:
         try:
             ids = tuple(self.tokenizer.encode(text))
         except ValueError as error:
             raise ScenarioError(f"{where}: {text!r:.60} cannot be encoded: {error}") from error
         if not ids:
             raise ScenarioError(f"{where}: the build's tokenizer makes no tokens of {text!r}; write another prompt")
-        return text, ids
+        return Prompt(text, ids)
 
-    def _from_ids(self, ids: tuple[int, ...], where: str) -> _Made:
+    def _from_ids(self, ids: tuple[int, ...]) -> Prompt:
         """Ids that their text gives back are the same prompt on every path; others go where ids are taken."""
         try:
             text = self.tokenizer.decode(ids)
             again = tuple(self.tokenizer.encode(text))
         except (LookupError, ValueError, OverflowError) as error:
-            raise ScenarioError(
-                f"{where}: the build's tokenizer does not know these ids ({error}); take others"
-            ) from error
+            return Prompt("", ids, unfit=f"the build's tokenizer does not know these ids ({error})")
         if len(again) == len(ids):
-            return text, again
+            return Prompt(text, again)
         if self.takes_ids:
-            return text, ids
-        raise ScenarioError(
-            f"{where}: {len(ids)} ids become {len(again)} when their text is encoded again, so that paths that take "
-            f"text would measure another prompt; measure {' and '.join(ID_PATHS)} alone, or use synthetic prompts"
+            return Prompt(text, ids)
+        return Prompt(
+            text,
+            ids,
+            unfit=f"{len(ids)} ids become {len(again)} when their text is encoded again, and this path takes text: "
+            f"measure {' and '.join(ID_PATHS)} alone, or use synthetic prompts",
         )
 
-    def _drawn(self, length: int, generator: random.Random, where: str) -> _Made:
+    def _drawn(self, length: int, generator: random.Random, where: str) -> Prompt:
         """Random text of exactly ``length`` tokens; neighbours that a tokenizer merges are cut or filled up again."""
         ids = _draw(self.tokenizer.plain_ids, length, generator, where)
         for _ in range(_FITTING_ATTEMPTS):
             text = self.tokenizer.decode(ids)
             again = tuple(self.tokenizer.encode(text))
             if len(again) == length:
-                return text, again
+                return Prompt(text, again)
             missing = max(0, length - len(again))
             ids = again[:length] + _draw(self.tokenizer.plain_ids, missing, generator, where)
         raise ScenarioError(

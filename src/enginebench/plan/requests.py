@@ -32,6 +32,7 @@ class Request:
     offset_ns: int = 0  # open loops: when it is to leave, after the start of the round
     round_index: int = 0
     source: str = ""  # where the prompt is written, e.g. ``questions.jsonl:3``; empty where that needs no words
+    unfit: str = ""  # why it cannot be asked on its path: its cell is not run
 
 
 def server_of(index: _Index, round_index: int, servers: int) -> _Index:

@@ -5,6 +5,8 @@ Starts nothing; the clock and the engine are not asked.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from enginebench.builds.build import Build, batch_exceeded, limit_exceeded
@@ -31,7 +33,7 @@ class PlannedCell:
     scenario: Scenario
     rounds: int
     prompt_tokens: tuple[int, int]  # shortest, longest
-    not_applicable: str | None  # the limit of the build that it exceeds
+    not_applicable: str | None  # why this build cannot run it, such as a limit that it exceeds
     estimate_s: float
 
 
@@ -72,7 +74,7 @@ def make_plan(
     """Join ``cells`` with their scenarios and hold them against the limits of ``build``.
 
     Raises:
-        ScenarioError: prompts cannot be read, or do not survive the build's tokenizer.
+        ScenarioError: prompts cannot be read, or the build's tokenizer cannot make them.
     """
     scenarios = {scenario.name: scenario for scenario in selection.scenarios}
     planned = tuple(_planned(build, tokenizer, scenarios[cell.scenario], cell, rounds) for cell in cells)
@@ -110,16 +112,22 @@ def _planned(build: Build, tokenizer: Tokenizer, scenario: Scenario, cell: Cell,
 
 
 def _too_much(build: Build, scenario: Scenario, requests: Sequence[Request]) -> str | None:
-    """The limit of ``build`` that a request exceeds, the longest first, and the line that asks for it.
+    """What keeps a request from being asked, and the line that asks for it: ids first, then lengths, the longest first.
 
     Any prompt must leave room for the longest answer, but where each line says how long its own is.
     """
     longest = max(request.output_tokens for request in requests)
-    reasons: dict[str, str] = {}  # by source
-    for request in sorted(requests, key=lambda each: len(each.prompt_ids) + each.output_tokens, reverse=True):
+
+    def length(request: Request) -> str | None:
         answer = request.output_tokens if scenario.own_lengths else longest
-        if reason := _unknown_id(build, request) or limit_exceeded(build.limits, len(request.prompt_ids), answer):
-            reasons.setdefault(request.source, reason)
+        return limit_exceeded(build.limits, len(request.prompt_ids), answer)
+
+    ordered = sorted(requests, key=lambda each: len(each.prompt_ids) + each.output_tokens, reverse=True)
+    reasons: dict[str, str] = {}  # by source
+    for why in (partial(_unknown_id, build), length, attrgetter("unfit")):
+        for request in ordered:
+            if reason := why(request):
+                reasons.setdefault(request.source, reason)
     if not reasons:
         return None
     source, reason = next(iter(reasons.items()))
