@@ -6,7 +6,11 @@ import pytest
 
 from enginebench.measure.validity import with_machine
 from enginebench.report import trust
+from enginebench.report.cells import cells_of
+from enginebench.report.compare import reference_load
+from enginebench.report.figures import Figure
 from enginebench.report.model import page_of
+from enginebench.report.pareto import pareto_section
 from tests.support.sample_run import full_run
 
 
@@ -73,3 +77,52 @@ def test_the_page_shows_error_level_and_reason() -> None:
     assert (row.values[-1].text, row.status, row.status_words) == ("21.0%", "invalid", "INVALID")
     assert any(finding.text.startswith("client error of TPOT") for finding in shown.findings)
     assert shown.verdict.level == "warn"
+
+
+def test_cards_charts_and_sentences_mark_what_is_not_to_be_trusted() -> None:
+    run = full_run()
+    shown = page_of(run)
+    assert {card.status_words for card in shown.cards} == {""}
+    cells = reference_load(cells_of(run))
+    doubtful = cells[-1]
+    run["cells"][doubtful.id] |= judged("invalid", 0.21, "late")
+    shown = page_of(run)
+    assert [card.status_words for card in shown.cards] == [*[""] * (len(cells) - 1), "INVALID"]
+    told = f" INVALID: {doubtful.path} at {doubtful.load.words}."
+    told_in = {section.id: figure for section in shown.sections for figure in section.figures if told in figure.finding}
+    for plot in (*told_in["load"].plots, *told_in["pareto"].plots):
+        (ring,) = [marks for marks in plot.marks if marks.name == "INVALID"]
+        assert (ring.role, len(ring.x)) == ("bad", 1)
+        assert ring.texts[0].endswith(", INVALID")
+
+
+def test_no_front_goes_through_an_invalid_cell() -> None:
+    run = full_run()
+    best = on_the_front(run)
+    assert best
+    for cell_id in best:
+        run["cells"][cell_id] |= judged("invalid", 0.21, "late")
+    assert not on_the_front(run) & best
+    for cell_id in run["cells"]:
+        run["cells"][cell_id] |= judged("invalid", 0.21, "late")
+    assert not on_the_front(run)
+    assert "no cell is on the front" in front_figure(run).finding
+
+
+def on_the_front(run: dict[str, Any]) -> set[str]:
+    """The cells on the front of the first plot."""
+    (edge,) = [marks for marks in front_figure(run).plots[0].marks if marks.name == "front"]
+    words = {text.split(":")[0] for text in edge.texts}
+    title = front_figure(run).title
+    return {
+        cell.id
+        for cell in cells_of(run)
+        if cell.streaming and title == f"{cell.scenario}, {cell.output_words} tokens out"
+        if f"{cell.path}, {cell.load.words}" in words
+    }
+
+
+def front_figure(run: dict[str, Any]) -> Figure:
+    section = pareto_section(run, None)
+    assert section
+    return section.figures[0]

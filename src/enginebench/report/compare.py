@@ -6,6 +6,7 @@ Descriptive only: whether a difference matters is decided elsewhere, from blocks
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from enginebench.report import trust
 from enginebench.report.cells import CellView, path_rank
 from enginebench.report.units import Scale, count, percent, scale_for, times
 
@@ -77,18 +78,28 @@ def change(base: CellView, other: CellView, shown: Shown, scale: Scale) -> str |
 
 
 def finding(cells: Sequence[CellView]) -> str:
-    """The sentence of a chart: the paths against the first one at the heaviest load that they share."""
+    """The sentence of a chart: the paths against the first one at the heaviest load that they share, and doubts."""
     at_load = reference_load(cells)
     if not at_load:
         return "Nothing was measured."
     scales = {shown.metric: metric_scale(shown, cells) for shown in (TTFT, TPOT, OUTPUT_RATE)}
     if len(at_load) > 1:
-        return _paths_sentence(at_load, scales)
+        return _paths_sentence(at_load, scales) + doubts(at_load)
     alone = at_load[0]
     family = [cell for cell in cells if cell.measured and cell.path == alone.path and cell.streaming == alone.streaming]
     smallest = min(family, key=lambda cell: cell.load.level)
-    grows = smallest.load.level < alone.load.level
-    return _growth_sentence(smallest, alone, scales) if grows else _single_sentence(alone, scales)
+    if smallest.load.level < alone.load.level:
+        return _growth_sentence(smallest, alone, scales) + doubts((smallest, alone))
+    return _single_sentence(alone, scales) + doubts((alone,))
+
+
+def doubts(cells: Iterable[CellView]) -> str:
+    """Which of ``cells`` are INVALID and which DEGRADED, to follow the sentence about them; nothing without any."""
+    found: dict[str, list[str]] = {level: [] for level in trust.DOUBTFUL}
+    for cell in cells:
+        if (level := trust.level_of(cell.record)) in found:
+            found[level].append(f"{cell.path} at {cell.load.words}")
+    return "".join(f" {level.upper()}: {', '.join(names)}." for level, names in found.items() if names)
 
 
 def rounds_sentence(cells: Iterable[CellView]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from enginebench.report import slo
+from enginebench.report import slo, trust
 from enginebench.report.cells import CellView, Json, cells_of, path_rank
 from enginebench.report.compare import E2E, OUTPUT_RATE, TPOT, TTFT, Shown, finding, metric_scale
 from enginebench.report.figures import Axis, Figure, Marks, Plot, Rule, Section
@@ -64,21 +64,33 @@ def _plot(shown: Shown, scale: Scale, cells: Sequence[CellView], limits: Mapping
     y = Axis(shown.title, scale.symbol, better="lower" if shown.better == "lower" else "higher")
     limit_s = limits.get(shown.metric)
     rules = () if limit_s is None else (Rule("y", limit_s * scale.factor, f"SLO {slo.limit_words(limit_s)}"),)
-    return Plot(shown.title, x, y, (*_series(shown, scale, cells), *_last_kept(shown, scale, cells)), rules)
+    rings = (*_last_kept(shown, scale, cells), *_doubtful(shown, scale, cells))
+    return Plot(shown.title, x, y, (*_series(shown, scale, cells), *rings), rules)
 
 
 def _last_kept(shown: Shown, scale: Scale, cells: Sequence[CellView]) -> Iterator[Marks]:
     """A ring around the heaviest load at which each path keeps the SLOs."""
     kept = [cell for cell in slo.last_kept(cells).values() if cell is not None]
-    known = [(cell, value) for cell in kept if (value := cell.value(shown.metric)) is not None]
+    yield from _ring("heaviest load within the SLOs", "good", shown, scale, kept)
+
+
+def _doubtful(shown: Shown, scale: Scale, cells: Sequence[CellView]) -> Iterator[Marks]:
+    """Rings around what is not to be trusted."""
+    for level, role in trust.RINGS.items():
+        doubtful = [cell for cell in cells if trust.level_of(cell.record) == level]
+        yield from _ring(level.upper(), role, shown, scale, doubtful)
+
+
+def _ring(name: str, role: str, shown: Shown, scale: Scale, cells: Iterable[CellView]) -> Iterator[Marks]:
+    known = [(cell, value) for cell in cells if (value := cell.value(shown.metric)) is not None]
     if known:
         yield Marks(
-            name="heaviest load within the SLOs",
+            name=name,
             kind="dots",
             x=tuple(_place(cell) for cell, _ in known),
             y=tuple(value * scale.factor for _, value in known),
             texts=tuple(_words(cell, scale.text(value)) for cell, value in known),
-            role="good",
+            role=role,
             dashed=True,
         )
 
@@ -110,7 +122,8 @@ def _series(shown: Shown, scale: Scale, cells: Iterable[CellView]) -> Iterator[M
 
 def _words(cell: CellView, value: str) -> str:
     mode = "" if cell.streaming else ", without streaming"
-    return f"{cell.path}{mode}, {cell.load.words}: {value}"
+    mark = trust.mark(cell.record)
+    return f"{cell.path}{mode}, {cell.load.words}: {value}{f', {mark}' if mark else ''}"
 
 
 def _table(caption: str, shown: Sequence[Shown], scales: dict[str, Scale], cells: Sequence[CellView]) -> Table:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from enginebench.measure.layers import LAYERS, in_process
 from enginebench.report.cells import CellView, Json, cells_of, path_rank
+from enginebench.report.compare import doubts
 from enginebench.report.figures import Axis, Figure, Marks, Plot, Section
 from enginebench.report.summary import is_reference
 from enginebench.report.units import DASH, MINUS, Scale, count, percent
@@ -146,7 +147,7 @@ def _finding(ways: Sequence[_Way]) -> str:
             f" In the measured rounds it {verb} {SCALE.text(abs(outer_s - inner_s))} to the {inner.cell.path} path's "
             f"{SCALE.text(inner_s)} ({percent(outer_s / inner_s - 1)})."
         )
-    return sentence
+    return sentence + doubts([outer.cell] if inner is outer else [inner.cell, outer.cell])
 
 
 def _largest(fall: Json) -> str:

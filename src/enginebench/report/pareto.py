@@ -4,13 +4,14 @@ From the summaries of the cells; the front is that of their medians and knows no
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
+from enginebench.report import trust
 from enginebench.report.cells import CellView, Json, cells_of, path_rank
-from enginebench.report.compare import E2E, OUTPUT_RATE, TPOT, TTFT, Shown, metric_scale
+from enginebench.report.compare import E2E, OUTPUT_RATE, TPOT, TTFT, Shown, doubts, metric_scale
 from enginebench.report.figures import Axis, Figure, Marks, Plot, Section
 from enginebench.report.units import Scale, count
 from enginebench.report.view import Column, Table, Text
@@ -20,7 +21,8 @@ _T = TypeVar("_T")
 MAX_FIGURES = 8
 LEAD = (
     "Each point is a cell: up is more throughput, left is less waiting. The dotted line is the front: "
-    "no other cell of the figure is better on both. Medians over all measured rounds."
+    "no other cell of the figure is better on both; INVALID cells are no part of it. "
+    "Medians over all measured rounds."
 )
 
 
@@ -29,6 +31,11 @@ class _Point:
     cell: CellView
     latency_s: float
     rate: float  # output tokens/s, of a GPU where their number is known
+
+    @property
+    def level(self) -> str:
+        """``valid``, ``uncalibrated``, ``degraded`` or ``invalid``."""
+        return trust.level_of(self.cell.record)
 
 
 def pareto_section(run: Json, _directory: Path | None) -> Section | None:
@@ -64,7 +71,7 @@ def _figure(number: int, cells: Sequence[CellView], gpus: int | None) -> Figure:
     return Figure(
         id=f"pareto-{number}",
         title=title,
-        finding=" ".join(_sentence(one, points, scales[one.metric]) for one, points in shown.items()),
+        finding=" ".join(_sentence(one, points, scales[one.metric]) for one, points in shown.items()) + doubts(cells),
         plots=tuple(_plot(one, points, scales[one.metric], gpus) for one, points in shown.items()),
         table=_table(title, shown, scales, gpus),
     )
@@ -80,8 +87,9 @@ def _points(cells: Sequence[CellView], shown: Shown, gpus: int | None) -> list[_
 
 
 def front(points: Sequence[_Point]) -> list[_Point]:
-    """The points that no other beats on both, by latency."""
-    return unbeaten(points, lambda point: point.latency_s, lambda point: point.rate)
+    """The points that no other beats on both, by latency; INVALID ones aside."""
+    sure = [point for point in points if point.level != "invalid"]
+    return unbeaten(sure, lambda point: point.latency_s, lambda point: point.rate)
 
 
 def unbeaten(points: Iterable[_T], cost: Callable[[_T], float], gain: Callable[[_T], float]) -> list[_T]:
@@ -94,38 +102,41 @@ def unbeaten(points: Iterable[_T], cost: Callable[[_T], float], gain: Callable[[
 
 
 def _plot(shown: Shown, points: Sequence[_Point], scale: Scale, gpus: int | None) -> Plot:
-    best = front(points)
-    edge = Marks(
-        name="front",
-        kind="line",
-        x=tuple(point.latency_s * scale.factor for point in best),
-        y=tuple(point.rate for point in best),
-        texts=tuple(_words(point, scale) for point in best),
-        role="muted",
-    )
+    edge = _marks("front", "line", front(points), scale, "muted")
     latencies = [point.latency_s for point in points]
     x = Axis(shown.title, scale.symbol, log=max(latencies) > 8 * min(latencies) > 0, from_zero=False, better="lower")
     y = Axis(_rate_words(gpus), better="higher")
-    return Plot(f"{_rate_words(gpus)} against {shown.title}", x, y, (edge, *_dots(points, scale)))
+    marks = (edge, *_dots(points, scale), *_rings(points, scale))
+    return Plot(f"{_rate_words(gpus)} against {shown.title}", x, y, marks)
 
 
 def _dots(points: Sequence[_Point], scale: Scale) -> Iterator[Marks]:
     ordered = sorted(points, key=lambda point: path_rank(point.cell.path))
     for path, members in groupby(ordered, key=lambda point: point.cell.path):
-        group = list(members)
-        yield Marks(
-            name=path,
-            kind="dots",
-            x=tuple(point.latency_s * scale.factor for point in group),
-            y=tuple(point.rate for point in group),
-            texts=tuple(_words(point, scale) for point in group),
-            role=path,
-        )
+        yield _marks(path, "dots", list(members), scale, path)
+
+
+def _rings(points: Sequence[_Point], scale: Scale) -> Iterator[Marks]:
+    for level, role in trust.RINGS.items():
+        if doubtful := [point for point in points if point.level == level]:
+            yield replace(_marks(level.upper(), "dots", doubtful, scale, role), dashed=True)
+
+
+def _marks(name: str, kind: Literal["line", "dots"], points: Sequence[_Point], scale: Scale, role: str) -> Marks:
+    return Marks(
+        name=name,
+        kind=kind,
+        x=tuple(point.latency_s * scale.factor for point in points),
+        y=tuple(point.rate for point in points),
+        texts=tuple(_words(point, scale) for point in points),
+        role=role,
+    )
 
 
 def _words(point: _Point, scale: Scale) -> str:
-    cell = point.cell
-    return f"{cell.path}, {cell.load.words}: {scale.text(point.latency_s)}, {point.rate:,.1f} tokens/s"
+    cell, mark = point.cell, trust.mark(point.cell.record)
+    said = f"{cell.path}, {cell.load.words}: {scale.text(point.latency_s)}, {point.rate:,.1f} tokens/s"
+    return f"{said}, {mark}" if mark else said
 
 
 def _rate_words(gpus: int | None) -> str:
@@ -134,6 +145,8 @@ def _rate_words(gpus: int | None) -> str:
 
 def _sentence(shown: Shown, points: Sequence[_Point], scale: Scale) -> str:
     best = front(points)
+    if not best:
+        return f"{shown.title}: no cell is on the front, none can be trusted."
     on_it = list(dict.fromkeys(point.cell.path for point in best))
     ends = f"from {scale.text(best[0].latency_s)} at {best[0].rate:,.1f} tokens/s"
     if len(best) > 1:
@@ -159,6 +172,6 @@ def _table(caption: str, shown: dict[Shown, list[_Point]], scales: dict[str, Sca
                 if other is None
                 else Text(scales[one.metric].number(other.latency_s))
             )
-            row.append(Text("yes" if cell_id in fronts[one] else "no"))
+            row.append(Text("no: INVALID" if point.level == "invalid" else "yes" if cell_id in fronts[one] else "no"))
         rows.append(tuple(row))
     return Table(caption, tuple(columns), tuple(rows))

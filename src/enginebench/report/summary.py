@@ -155,7 +155,13 @@ def _requests(cells: Sequence[CellView]) -> int:
 
 def _card(cell: CellView, at_load: Sequence[CellView]) -> Card:
     lines = [_card_line(cell, at_load, shown) for shown in HEADLINES]
-    return Card(cell.path, PATH_WORDS.get(cell.path, ""), (*lines, _memory_line(cell, at_load)))
+    return Card(
+        path=cell.path,
+        subtitle=PATH_WORDS.get(cell.path, ""),
+        status=trust.status_of(cell.record, ""),
+        status_words=trust.mark(cell.record),
+        lines=(*lines, _memory_line(cell, at_load)),
+    )
 
 
 def _card_line(cell: CellView, at_load: Sequence[CellView], shown: Shown) -> CardLine:

@@ -13,6 +13,8 @@ from enginebench.report.view import Text
 UNCALIBRATED = "uncalibrated"
 DOUBTFUL = ("invalid", "degraded")
 COLUMN = "Client error"
+RINGS = {"invalid": "bad", "degraded": "warn"}
+"""How points of doubtful cells are ringed in charts, by level."""
 
 _WORDS = {
     ("invalid", "client"): "the client could not resolve {}; see the findings. Stop other programs and measure again",
@@ -78,6 +80,11 @@ def status_words(record: Mapping[str, Any], words: str) -> str:
     """The words for a status: the level of a measured cell where that is doubtful, else ``words``."""
     level = level_of(record)
     return level.upper() if level in DOUBTFUL else words
+
+
+def mark(record: Mapping[str, Any]) -> str:
+    """``INVALID`` or ``DEGRADED``, to stand beside the numbers of a measured cell; nothing where it can be trusted."""
+    return status_words(record, "")
 
 
 def caveats(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:

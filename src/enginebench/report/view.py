@@ -69,10 +69,12 @@ class CardLine:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """A path at the reference load."""
+    """A path at the reference load. ``status``: ``invalid`` or ``degraded``, with its words; empty: to be trusted."""
 
     path: str
     subtitle: str
+    status: str
+    status_words: str
     lines: tuple[CardLine, ...]
 
 
