@@ -91,7 +91,7 @@ def test_ratios_are_written_with_a_sign_that_tells_whether_rounds_overlap(tmp_pa
     runs[2]["cells"][CELL]["metrics"]["tpot"]["per_round"] = [2 * each for each in rounds]
     lineup = lined_up(runs[:3], tmp_path)
     texts = [shown(lineup, CELL, label).values[3].text for label in ("fp16", "int8-wo", "smoothquant")]
-    assert texts == ["×1", "≈1.00", "×1"]
+    assert texts == ["×1.00", "≈1.00", "×1.00"]
 
 
 def test_what_a_run_lacks_is_in_the_table_with_its_reason(quantised: Lineup) -> None:
@@ -134,6 +134,14 @@ def test_a_curve_has_a_point_a_load_and_the_front_none_that_is_invalid(quantised
     assert [row[4].text for row in figure.table.rows if row[0].text == "int4-awq"] == [
         "no", "no", "no", "no: INVALID", "yes",
     ]  # fmt: skip
+
+
+def test_a_sentence_has_the_signs_of_the_table(tmp_path: Path) -> None:
+    runs = five()[:3]
+    cells = [run["cells"]["novel-zh-ensemble-stream-out0128-bs032"]["metrics"] for run in runs]
+    cells[1]["output_tokens_per_s_per_gpu"]["per_round"] = cells[0]["output_tokens_per_s_per_gpu"]["per_round"]
+    finding = curves(lined_up(runs, tmp_path))["novel-zh, ensemble, 128 tokens out"].finding
+    assert "; int8-wo ≈1.20, smoothquant ×1.41." in finding
 
 
 def test_a_build_looks_the_same_in_every_figure(quantised: Lineup) -> None:
@@ -211,8 +219,17 @@ def test_a_page_of_very_many_cells_says_how_many_it_leaves_out(tmp_path: Path) -
 
 def test_the_commands_that_decide_name_builds_and_runs(quantised: Lineup) -> None:
     assert lineup_page(quantised).commands[0] == (
-        "enginebench ab fp16=/engines/fp16 int8-wo=/engines/int8-wo",
+        "enginebench ab fp16=/engines/fp16 int8-wo=/engines/int8-wo --scenario novel-zh --path direct --path ensemble",
         f"enginebench compare {five()[0]['id']} {five()[1]['id']}",
+    )
+
+
+def test_the_commands_take_no_answers_that_a_set_left_out(tmp_path: Path) -> None:
+    runs = on_a_laptop()
+    runs[0]["plan"]["left_out"] = {CELL.replace("0128", "1024"): "longer than the 128 output tokens of the set"}
+    assert lineup_page(lined_up(runs, tmp_path)).commands[0][0] == (
+        "enginebench ab deep=/engines/deep flat=/engines/flat --scenario novel-zh --path direct "
+        "--cell '*-stream-out0128-*' --cell '*-nostream-out0128-*'"
     )
 
 

@@ -9,11 +9,11 @@ from typing import Literal
 
 from enginebench.report import trust
 from enginebench.report.cells import CellView
-from enginebench.report.compare import E2E, OUTPUT_RATE, Shown, metric_scale
+from enginebench.report.compare import E2E, OUTPUT_RATE, Shown, metric_scale, overlap
 from enginebench.report.figures import Axis, Figure, Marks, Plot, Section
 from enginebench.report.lineup import Entrant, Lineup, Row
 from enginebench.report.lineup_quantities import PER_GPU, PER_USER
-from enginebench.report.lineup_table import ratio_digits
+from enginebench.report.lineup_table import ratio_text
 from enginebench.report.pareto import unbeaten
 from enginebench.report.point_labels import places
 from enginebench.report.units import Scale, count
@@ -206,8 +206,12 @@ def _at_the_heaviest(group: _Group, reference: Entrant) -> Iterator[str]:
         return
     first, *others = shared[-1]
     if first.entrant is reference and first.rate:
-        ratios = ", ".join(f"{other.entrant.label} ×{ratio_digits(other.rate / first.rate)}" for other in others)
+        ratios = ", ".join(f"{other.entrant.label} {_ratio(other, first, group.y)}" for other in others)
         yield f"At {first.cell.load.words}, {_unit(group)} of {reference.label} are {first.rate:,.1f}; {ratios}."
+
+
+def _ratio(point: _Point, first: _Point, shown: Shown) -> str:
+    return ratio_text(point.rate / first.rate, overlaps=overlap(first.cell, point.cell, shown.metric))
 
 
 def _table(caption: str, group: _Group) -> Table:

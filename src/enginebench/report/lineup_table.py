@@ -140,12 +140,12 @@ def _ratio(value: Value) -> Text:
         return Text("")
     if value.ratio is None:
         return Text(DASH, value.why_no_ratio)
-    return Text(f"{'≈' if value.overlaps else '×'}{ratio_digits(value.ratio)}", number=value.ratio)
+    return Text(ratio_text(value.ratio, overlaps=value.overlaps), number=value.ratio)
 
 
-def ratio_digits(ratio: float) -> str:
-    """``0.74``, ``12.3``, and ``1`` for what is exactly the same."""
-    return "1" if ratio == 1 else f"{ratio:.{3 if ratio < 0.1 else 2 if ratio < 10 else 1}f}"
+def ratio_text(ratio: float, *, overlaps: bool) -> str:
+    """``×0.74``, ``×12.3``; ``≈1.02`` where rounds overlap."""
+    return f"{'≈' if overlaps else '×'}{ratio:.{3 if ratio < 0.1 else 2 if ratio < 10 else 1}f}"
 
 
 def _notes(lineup: Lineup) -> Iterator[str]:
