@@ -69,8 +69,10 @@ def test_cells_of_a_path_stand_together() -> None:
 
 
 def test_an_unknown_path() -> None:
-    with pytest.raises(ScenarioError, match=r"no path 'ensembl' \(direct, core, .*did you mean 'ensemble'"):
+    with pytest.raises(ScenarioError, match=r"no path 'ensembl'; did you mean 'ensemble'"):
         cells(make(), ["direct", "ensembl"])
+    with pytest.raises(ScenarioError, match=r"no path 'triton'; choose from direct, core, [^(]+$"):
+        cells(make(), ["triton"])
 
 
 def test_long_answers_are_left_out_with_a_reason() -> None:

@@ -44,7 +44,7 @@ def check_paths(paths: Sequence[str]) -> tuple[str, ...]:
     """``paths`` without repetitions. Raises ScenarioError for one that does not exist."""
     for path in paths:
         if path not in PATHS:
-            raise ScenarioError(f"there is no path '{path}' ({', '.join(PATHS)}); {did_you_mean(path, PATHS)}")
+            raise ScenarioError(f"there is no path '{path}'; {did_you_mean(path, PATHS)}")
     return tuple(dict.fromkeys(paths))
 
 

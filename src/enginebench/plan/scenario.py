@@ -60,7 +60,7 @@ _NEEDS_STREAMING = ("ttft", "service_ttft", "tpot", "itl", "tokens_per_s_per_use
 
 def _known_path(path: str) -> str:
     if path not in PATHS:
-        raise problem(f"{shown(path)} is not a path ({', '.join(PATHS)}); {did_you_mean(path, PATHS)}")
+        raise problem(f"{shown(path)} is not a path; {did_you_mean(path, PATHS)}")
     return path
 
 
