@@ -85,13 +85,13 @@ def examine(build: Build | None, scratch: Path, own: OwnServer = OWN_SERVER) -> 
     findings = [
         *_machine(found),
         *_hazards(NvmlReader()),
-        *_triton(),
+        *(_triton() if options is None else ()),  # what a build of TensorRT-LLM is served by is said with it
         *_interpreter(inside, needed=options is not None),
     ]
     data: dict[str, Any] = {"environment": found, "interpreter": inside, "build": None, "canary": None, "server": None}
     if build:
         canary, server = run_canary(build, scratch, found["gpus"]), check_server(build, found["gpus"], own)
-        findings += [*_build(build, inside, canary), *_server(server, asked=own.templates is not None)]
+        findings += [*_build(build, inside, canary), *_server(server, asked=own.fills_templates)]
         data |= {"build": build_facts(build), "canary": canary, "server": server}
     return Report(findings, data)
 
@@ -215,7 +215,7 @@ def _build(build: Build, inside: dict[str, Any], canary: dict[str, Any]) -> list
 
 
 def _server(server: dict[str, Any], *, asked: bool) -> list[Finding]:
-    """``asked``: templates were named, so that a server is wanted; else the direct path may be all that is needed."""
+    """``asked``: templates or variables were given, so that a server is wanted; else the direct path may be enough."""
     section = "Server paths"
     if server["error"]:
         return [Finding(section, f"no server could be started: {server['error']}", ok=False if asked else None)]

@@ -33,6 +33,7 @@ def test_a_build_is_held_to_the_signatures_and_answers_a_canary(
     assert "tensorrt_llm 0.16.0, held against what is known of 0.16.0: no differences" in said
     assert "adapter llm_api: its LLM runs engines" in said
     assert "a canary of two tokens came back" in said
+    assert "the embedded server" not in said
     with zipfile.ZipFile(bundle) as packed:
         assert {"report.txt", "report.json", "canary.log"} <= set(packed.namelist())
         data = json.loads(packed.read("report.json"))

@@ -171,6 +171,14 @@ def test_the_doctor_says_whether_a_server_could_be_started(
     assert {path.name for path in Path(box.project.root).iterdir()} - before <= {"reports"}
 
 
+def test_the_doctor_tries_a_variable_as_it_would_be_filled(box: Box, capsys: pytest.CaptureFixture[str]) -> None:
+    given = ["--set", "tensorrt_llm.nonsense=1", "--bundle", str(box.project.root / "doctor.zip")]
+    assert main(["doctor", "--build", box.build, "--templates", str(box.templates), *given]) == 1
+    assert "nonsense" in capsys.readouterr().out.partition("Server paths")[2]
+    assert main(["doctor", "--set", "tensorrt_llm.max_beam_width=4"]) == 1
+    assert "--set are for TensorRT-LLM builds" in capsys.readouterr().err
+
+
 def test_serve_shows_what_it_filled_and_leaves_nothing_on_ctrl_c(box: Box) -> None:
     with box.serve("--templates", str(box.templates)) as serving:
         assert serving.stdout is not None

@@ -148,7 +148,7 @@ def test_a_set_is_found_in_known_places(tmp_path: Path) -> None:
 
 
 def test_no_templates_say_where_they_were_looked_for(tmp_path: Path) -> None:
-    with pytest.raises(ServerError, match=r"no templates of inflight_batcher_llm in .*nowhere.*--templates DIR"):
+    with pytest.raises(ServerError, match=r"no templates of inflight_batcher_llm in .*nowhere.*git clone.*--templates"):
         find_templates("inflight_batcher_llm", places=[tmp_path / "nowhere"])
     with pytest.raises(ServerError, match="is no directory"):
         find_templates("inflight_batcher_llm", tmp_path / "nowhere")

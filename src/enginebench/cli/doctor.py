@@ -15,6 +15,13 @@ def add_doctor(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") 
     doctor.add_argument(
         "--templates", type=Path, metavar="DIR", help="the all_models for its server (default: where images have them)"
     )
+    doctor.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="MODEL.VARIABLE=VALUE",
+        help="fill this variable of them with a value of your own; may be repeated",
+    )
     doctor.add_argument("--trust-remote-code", action="store_true", help="let tokenizer and checkpoint run code")
     doctor.add_argument(
         "--bundle", type=Path, metavar="FILE", help="where the zip for a bug report goes (default: reports/doctor.zip)"
@@ -26,12 +33,15 @@ def _doctor(options: argparse.Namespace) -> int:
     from enginebench.doctor import examine, write_bundle
     from enginebench.run.attached import OwnServer
     from enginebench.run.builds import build_from_option
+    from enginebench.server.filling import read_overrides
 
     build = None
     if options.build:
         build = build_from_option(options.build, Path.cwd(), options.tokenizer, options.trust_remote_code)
+    own = OwnServer(options.templates, read_overrides(options.set))
+    own.check(build.kind if build else "reference")
     with tempfile.TemporaryDirectory(prefix="enginebench-doctor-") as scratch:
-        report = examine(build, Path(scratch), OwnServer(options.templates))
+        report = examine(build, Path(scratch), own)
         print(report.text(), end="")
         if build or options.bundle:
             place = options.bundle or Path("reports") / "doctor.zip"

@@ -49,7 +49,6 @@ def add_serve(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -
 
 
 def _serve(options: argparse.Namespace) -> None:
-    from enginebench.errors import ServerError
     from enginebench.run.attached import OwnServer
     from enginebench.run.builds import build_from_option
     from enginebench.run.direct import read_settings
@@ -58,10 +57,7 @@ def _serve(options: argparse.Namespace) -> None:
 
     build = build_from_option(options.build, Path.cwd(), options.tokenizer, options.trust_remote_code)
     own = OwnServer(options.templates, read_overrides(options.set))
-    if build.kind == "reference" and (own.templates is not None or own.overrides):
-        raise ServerError(
-            "--templates and --set are for TensorRT-LLM builds; a reference build has its own repository."
-        )
+    own.check(build.kind)
     serve(build, options.port, options.bls_instances, own, read_settings(options.engine, build))
 
 

@@ -35,6 +35,18 @@ class OwnServer:
     overrides: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (model, variable) → value
     bls: bool = True  # whether anything goes to the BLS model, which takes a process for each request in flight
 
+    @property
+    def fills_templates(self) -> bool:
+        """Whether something is asked of the templates, and so of a server for a TensorRT-LLM build."""
+        return self.templates is not None or bool(self.overrides)
+
+    def check(self, kind: str) -> None:
+        """Raise ServerError where the server of a build of ``kind`` is not made of templates, and they are named."""
+        if kind == "reference" and self.fills_templates:
+            raise ServerError(
+                "--templates and --set are for TensorRT-LLM builds; a reference build has its own repository."
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Attached:

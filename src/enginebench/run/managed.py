@@ -58,7 +58,7 @@ def check_own_server(plan: Plan, attached: Attached, paths: Collection[str]) -> 
     """
     own = attached.own
     if not attached.starts(paths) or plan.build.kind == "reference":
-        if own.templates is not None or own.overrides:
+        if own.fills_templates:
             raise ServerError("--templates and --set are of no use here: no server of a TensorRT-LLM build is started.")
         return ()
     reuse = any(each.scenario.kv_cache_reuse for each in plan.cells if each.cell.path in paths)

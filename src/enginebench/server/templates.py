@@ -21,7 +21,7 @@ MODELS: Mapping[Kind, tuple[str, ...]] = {
 """The models of each set; before 0.7 there was no BLS model."""
 
 PLACES = (
-    Path("/app/all_models"),  # images from 25.02 on
+    Path("/app/all_models"),  # images from 25.02 on, by their Dockerfile
     Path("/opt/tritonserver/all_models"),
     Path("/tensorrtllm_backend/all_models"),  # where the documentation mounts a checkout
     Path("/opt/tritonserver/tensorrtllm_backend/all_models"),
@@ -30,6 +30,10 @@ PLACES = (
     Path("/workspace/tensorrtllm_backend/all_models"),
 )
 """Where images and their documentation put the templates."""
+
+UPSTREAM = "https://github.com/triton-inference-server/tensorrtllm_backend"
+UPSTREAM_LATER = "https://github.com/NVIDIA/TensorRT-LLM"
+"""Where they are published, up to 0.19 and later."""
 
 _INSIDE = ("", "all_models", "triton_backend/all_models")  # of a directory that a user names
 _TOKEN = re.compile(r'(?P<string>"(?:[^"\\\n]|\\.)*")|(?P<comment>#[^\n]*)|\$\{(?P<bare>\w+)\}')
@@ -88,8 +92,9 @@ def find_templates(kind: Kind, given: Path | None = None, places: Sequence[Path]
             f"checkout of tensorrtllm_backend or TensorRT-LLM, its all_models, or the set itself."
         )
     raise ServerError(
-        f"There are no templates of {kind} in {', '.join(map(str, places))}: name those of the image's version with "
-        "--templates DIR (a checkout of tensorrtllm_backend, or of TensorRT-LLM from 0.20 on)."
+        f"There are no templates of {kind} in {', '.join(map(str, places))}: get those of the image's TensorRT-LLM "
+        f"X.Y.Z with `git clone --branch vX.Y.Z {UPSTREAM}` (from 0.20 on of {UPSTREAM_LATER}), and name the checkout "
+        "with --templates DIR."
     )
 
 
