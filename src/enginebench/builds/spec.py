@@ -218,7 +218,7 @@ class _Reader:
 _EXAMPLES = {
     "model": "model: /models/chatglm3-6b",
     "out": "out: /engines/chatglm3_6b",
-    "script": "script: /app/tensorrt_llm/examples/chatglm/convert_checkpoint.py",
+    "script": "script: /models/tensorrtllm_backend/tensorrt_llm/examples/chatglm/convert_checkpoint.py",
     "engines": "engines: {fp16: {}}",
 }
 

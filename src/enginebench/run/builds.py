@@ -95,7 +95,7 @@ def _command(text: str, command: str) -> list[str]:
 def _malformed(text: str) -> BuildError:
     return BuildError(
         f"--build {text!r} is not of the form NAME=DIR[,python=PATH][,tokenizer=DIR][,llm_args=FILE]"
-        "[,container=COMMAND], e.g. --build fp16=/engines/chatglm3_6b/fp16/1-gpu."
+        "[,container=COMMAND], e.g. --build fp16=/engines/chatglm3_6b/fp16-max_batch_size8."
     )
 
 
