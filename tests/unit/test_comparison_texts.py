@@ -1,6 +1,7 @@
 """One view model in four dresses: terminal, Markdown, JUnit, and the step summary of GitHub Actions."""
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -29,8 +30,21 @@ def test_the_terminal_says_outcome_numbers_and_how_they_came_about() -> None:
     assert "8 pairs of blocks in ABBA order" in text
     row = next(line for line in text.splitlines() if CELL in line and "TPOT p50" in line)
     assert row.split()[-1] == "regression"
+    assert row.split()[-3:-1] == ["±5%", "<0.001"]
+    assert f"{CELL}/tpot_p50: regression +20% (" in text  # as in the table
     assert "+20%" in row
-    assert "±5%" in row
+
+
+def test_the_same_change_may_decide_beside_few_others_and_not_beside_many() -> None:
+    """Of one change and interval, q tells why one is a regression and the other inconclusive."""
+    found = made(slower=0.065)
+    (gated,) = found.gated
+    watched = next(each for each in found.watched if each.endpoint.name == "ttft_p50")
+    doubted = replace(watched, outcome="inconclusive", q_value=0.086)
+    text = comparison_text(replace(found, verdicts=(gated, doubted)), width=100, colour=False)
+    row = next(line for line in text.splitlines() if "TTFT p50" in line)
+    assert row.split()[-2:] == ["0.086", "inconclusive"]
+    assert "a regression needs 0.05 or less." in text
 
 
 @pytest.mark.parametrize(
@@ -51,7 +65,7 @@ def test_markdown_has_a_row_for_every_gated_number_and_hides_the_others() -> Non
     lines = comparison_markdown(made()).splitlines()
     rows = [line for line in lines if line.startswith("| ✗ regression")]
     assert f"| ✗ regression | `{CELL}` | TPOT p50 |" in rows[0]
-    assert all(line.count("|") == 9 for line in lines if line.startswith("|"))
+    assert all(line.count("|") == 10 for line in lines if line.startswith("|"))
     assert lines.index("<details><summary>3 numbers watched, 3 worse, 0 better</summary>") > lines.index(rows[0])
 
 

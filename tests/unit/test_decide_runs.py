@@ -3,6 +3,7 @@
 import ast
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from enginebench.decide.causes import causes
 from enginebench.decide.comparable import comparable
-from enginebench.decide.model import Endpoint
+from enginebench.decide.model import Endpoint, Verdict
 from enginebench.decide.steps import steps
 from tests.support.sample_run import full_run, gpu_run
 
@@ -185,19 +186,25 @@ def test_measured_differences_are_weighed_against_the_change() -> None:
     with_gpu(1400, 0.6, 7.5)(new)
     throttling, clock, batch = causes(old, new, E2E, 0.2)
     assert throttling.sentence == "The GPU was held back by power cap for 0% of the time, and now for 60%."
-    assert clock.sentence == "SM clock, median went from 1700 MHz to 1400 MHz (-17.6%)."
+    assert clock.sentence == "SM clock, median went from 1700 MHz to 1400 MHz (−18%)."
     assert "batch" in batch.what
     assert throttling.weight > clock.weight > 0.9 > batch.weight > 0.3
 
 
-def test_a_slower_part_is_named() -> None:
+def test_a_slower_part_is_named_with_the_numbers_of_its_verdict() -> None:
     def change(run: dict[str, Any]) -> None:
-        run["cells"][CELL]["metrics"]["tpot"]["summary"]["p50"] *= 1.25
+        run["cells"][CELL]["metrics"]["tpot"]["summary"]["p50"] *= 1.4  # over all requests, not block by block
 
-    (cause,) = causes(*changed(change), E2E, 0.2)
-    assert cause.what == "decode: TPOT p50"
-    assert "+25.0%" in cause.sentence
-    assert not causes(*changed(change), Endpoint(CELL, "tpot", "p50", 0.05), 0.25)  # that is the endpoint itself
+    tpot = Endpoint(CELL, "tpot", "p50", 0.05)
+    verdicts = [
+        Verdict(E2E, "regression", change=0.2, old=1.0, new=1.2),
+        Verdict(tpot, "regression", change=0.25, old=0.012, new=0.015),
+        Verdict(replace(tpot, statistic="p90"), "regression", change=0.5, old=0.012, new=0.018),
+        Verdict(replace(tpot, cell_id="another"), "regression", change=0.5, old=0.012, new=0.018),
+    ]
+    (cause,) = causes(*changed(change), E2E, 0.2, verdicts)
+    assert cause.sentence == "Decode: TPOT p50 went from 12 ms to 15 ms (+25%)."
+    assert not causes(*changed(change), tpot, 0.25, verdicts[1:])  # that is the endpoint itself
 
 
 def series(length: int, *, at: int | None = None, factor: float = 1.1, sd: float = 0.02, seed: int = 0) -> list[float]:

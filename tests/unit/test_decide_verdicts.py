@@ -436,6 +436,6 @@ def test_an_inconclusive_pull_request_is_warned() -> None:
     (warning,) = result.warnings
     assert result == GateResult(0, "pr", (), (warning,))
     assert warning == (
-        "novel-direct-stream-out0128-bs008/tpot_p50: inconclusive +20.0% (+10.0% to +30.0%, margin 5%) "
+        "novel-direct-stream-out0128-bs008/tpot_p50: inconclusive +20% (+10% to +30%, margin 5%) "
         "about 6 more pairs needed. Because."
     )

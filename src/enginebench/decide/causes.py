@@ -6,12 +6,13 @@ of the endpoint's change its own change could make up. Keys that a run does not 
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from enginebench.builds.diff import Difference
-from enginebench.decide.model import Cause, Endpoint
+from enginebench.decide.changes import percent
+from enginebench.decide.model import Cause, Endpoint, Verdict
 
 Json = Mapping[str, Any]
 
@@ -43,11 +44,11 @@ _WAITS = (
     Clue("waiting for a slot, p50", ("engine", "queue", "p50"), "ms", 1e3),
 )
 """These count once in each request: beside how long it took, most changes of them are nothing."""
-_PARTS = (
-    Clue("prefill: TTFT p50", ("metrics", "ttft", "summary", "p50"), "ms", 1e3, most=0.5),
-    Clue("decode: TPOT p50", ("metrics", "tpot", "summary", "p50"), "ms", 1e3, most=0.5),
-)
-"""These say where the time went rather than why."""
+_PARTS = {
+    "ttft": Clue("prefill: TTFT p50", (), "ms", 1e3, most=0.5),
+    "tpot": Clue("decode: TPOT p50", (), "ms", 1e3, most=0.5),
+}
+"""These say where the time went rather than why. Their numbers are those of their own verdicts."""
 _OF_THE_ENGINE = {"batch": "batch size", "active": "requests in a step", "kv": "KV cache", "paused": "paused requests",
                   "queue": "waiting for a slot"}  # fmt: skip
 """Words in the names of an engine's or a server's numbers that tell how full it was."""
@@ -64,17 +65,24 @@ _BOOKKEEPING = ("layout", "engine_bytes", "rank_bytes")
 _OF_ONE_SESSION = ("url", "port", "pid")
 
 
-def causes(old: Json, new: Json, endpoint: Endpoint | None = None, change: float | None = None) -> tuple[Cause, ...]:
+def causes(
+    old: Json,
+    new: Json,
+    endpoint: Endpoint | None = None,
+    change: float | None = None,
+    verdicts: Sequence[Verdict] = (),
+) -> tuple[Cause, ...]:
     """Rank what differs between two run.json.
 
     ``endpoint``: whose cell's numbers are looked at, too. ``change``: of it, new/old − 1, against which measured
-    differences are weighed; without it, by their own size.
+    differences are weighed; without it, by their own size. ``verdicts``: of all endpoints.
     """
     found = [*_build(old, new), *_software(old, new), *_machine(old, new), *_settings(old, new)]
     if endpoint is not None:
         found += _sessions(old, new, endpoint)
         cells = [run["cells"].get(endpoint.cell_id, {}) for run in (old, new)]
-        found += _measured(cells[0], cells[1], endpoint, abs(math.log1p(change)) if change else None)
+        size = abs(math.log1p(change)) if change else None
+        found += [*_measured(cells[0], cells[1], size), *_parts(endpoint, verdicts, size)]
     return tuple(sorted(found, key=lambda cause: -cause.weight))
 
 
@@ -151,10 +159,18 @@ def _facts(run: Json, endpoint: Endpoint) -> Json:
     return {key: value for key, value in single.items() if key not in _OF_ONE_SESSION}
 
 
-def _measured(old: Json, new: Json, endpoint: Endpoint, size: float | None) -> Iterator[Cause]:
-    for clue in (*CLUES, *_PARTS):
-        if endpoint.metric not in clue.path:
-            yield from _numbers(clue, _at(old, clue.path), _at(new, clue.path), size)
+def _parts(endpoint: Endpoint, verdicts: Sequence[Verdict], size: float | None) -> Iterator[Cause]:
+    """The other parts of the answers of the cell of ``endpoint``."""
+    for each in verdicts:
+        part = each.endpoint
+        beside = part.cell_id == endpoint.cell_id and part.metric != endpoint.metric
+        if beside and part.metric in _PARTS and part.statistic == "p50":
+            yield from _numbers(_PARTS[part.metric], each.old, each.new, size)
+
+
+def _measured(old: Json, new: Json, size: float | None) -> Iterator[Cause]:
+    for clue in CLUES:
+        yield from _numbers(clue, _at(old, clue.path), _at(new, clue.path), size)
     yield from _throttling(old, new)
     yield from _fullness(old, new, size)
     yield from _waiting(old, new, size)
@@ -198,7 +214,7 @@ def _numbers(clue: Clue, old: float | None, new: float | None, size: float | Non
     if not old or not new or old < 0 or new < 0 or abs(new / old - 1) <= NOTICED:
         return
     one, two = (f"{value * clue.scale:.4g}{f' {clue.unit}' if clue.unit else ''}" for value in (old, new))
-    sentence = f"{clue.what[0].upper()}{clue.what[1:]} went from {one} to {two} ({new / old - 1:+.1%})."
+    sentence = f"{clue.what[0].upper()}{clue.what[1:]} went from {one} to {two} ({percent(new / old - 1)})."
     yield Cause(clue.what, one, two, min(clue.most, _weight(abs(math.log(new / old)), size)), sentence)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from enginebench.decide.changes import percent
 from enginebench.decide.model import GateResult, Policy, Problem, Verdict, open_problems
 
 PASS, REGRESSED, UNDECIDED, UNUSABLE = 0, 10, 11, 12
@@ -40,9 +41,10 @@ def sentence(verdict: Verdict) -> str:
     """A verdict in one line: which endpoint, which outcome, the change with its interval, and what there is to say."""
     parts = [f"{verdict.endpoint.key}: {verdict.outcome}"]
     if verdict.change is not None:
-        parts.append(f"{verdict.change:+.1%}")
+        parts.append(percent(verdict.change))
     if verdict.low is not None and verdict.high is not None:
-        parts.append(f"({verdict.low:+.1%} to {verdict.high:+.1%}, margin {verdict.endpoint.margin * 100:.3g}%)")
+        ends = f"{percent(verdict.low)} to {percent(verdict.high)}"
+        parts.append(f"({ends}, margin {verdict.endpoint.margin * 100:.3g}%)")
     if verdict.pairs_needed is not None:
         parts.append(f"about {verdict.pairs_needed} more pairs needed")
     return ". ".join([" ".join(parts), *(reason.rstrip(".") for reason in verdict.reasons)]) + "."

@@ -131,12 +131,8 @@ def _values(verdict: Verdict) -> Iterator[Text]:
     yield (
         Text(DASH, "decided without a test")
         if verdict.q_value is None
-        else Text(_probability(verdict.q_value), number=verdict.q_value)
+        else Text(words.q_value(verdict), number=verdict.q_value)
     )
-
-
-def _probability(value: float) -> str:
-    return "<0.001" if value < 0.001 else f"{value:.3f}"
 
 
 def _without_verdict(subject: Subject, names: Mapping[str, str]) -> Iterator[ChangeRow]:
@@ -191,5 +187,5 @@ def _lead(rows: Sequence[ChangeRow]) -> str:
     parts += [f"{count(len(silent), 'cell')} without a verdict"] if silent else []
     return (
         f"{', '.join(parts)}. Old and new are typical values over blocks (geometric means). From and to: the interval "
-        "of the change. q: the p-value of “worse by more than the margin”, corrected for the other numbers."
+        f"of the change. {words.Q}"
     )

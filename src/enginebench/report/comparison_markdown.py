@@ -7,8 +7,8 @@ from enginebench.report import comparison_words as words
 from enginebench.report.comparison import Comparison
 
 _ICONS = {0: "✅", 10: "❌", 11: "❔", 12: "⛔"}
-_COLUMNS = ("", "cell", "metric", "old", "new", "change", "interval", "margin")
-_RULE = ("---", "---", "---", "--:", "--:", "--:", "--:", "--:")
+_COLUMNS = ("", "cell", "metric", "old", "new", "change", "interval", "margin", "q")
+_RULE = ("---", "---", "---", "--:", "--:", "--:", "--:", "--:", "--:")
 _MOST_CAUSES = 8
 
 
@@ -27,7 +27,8 @@ def comparison_markdown(comparison: Comparison) -> str:
         "What differs, the likeliest first:", [_plain(each.sentence) for each in comparison.causes[:_MOST_CAUSES]]
     )
     if comparison.watched:
-        parts.append(_folded(words.watch_summary(comparison.watched), _table(comparison.watched)))
+        watched = f"{_table(comparison.watched)}\n\n{words.Q}"
+        parts.append(_folded(words.watch_summary(comparison.watched), watched))
     if discarded := comparison.design.discarded:
         rows = [f"- pair {each.pair + 1}, {each.cell_id}, {each.side}: {_plain(each.reason)}" for each in discarded]
         parts.append(_folded("discarded pairs", "\n".join(rows)))

@@ -10,7 +10,7 @@ from enginebench.decide.model import Verdict
 from enginebench.report import comparison_words as words
 from enginebench.report.comparison import Comparison
 
-MIN_WIDTH = 150
+MIN_WIDTH = 160
 _STYLES = {"regression": "bold red", "improvement": "green", "equivalent": "green", "inconclusive": "yellow",
            "invalid": "bold red"}  # fmt: skip
 _MOST_CAUSES = 8
@@ -28,6 +28,7 @@ def comparison_text(comparison: Comparison, *, width: int, colour: bool, watched
         console.print(Text(line), soft_wrap=True)
     if comparison.verdicts:
         console.print(_table(comparison, watched))
+        console.print(Text(words.Q, style="dim"), soft_wrap=True)
     for line in _after(comparison):
         console.print(Text(line), soft_wrap=True)
     return target.getvalue()
@@ -45,7 +46,7 @@ def _table(comparison: Comparison, watched: bool) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("", "cell", "metric"):
         table.add_column(title, no_wrap=True)
-    for title in ("old", "new", "change", "interval", "margin"):
+    for title in ("old", "new", "change", "interval", "margin", "q"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("outcome", no_wrap=True)
     for verdict in comparison.gated:

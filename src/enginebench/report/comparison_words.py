@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from enginebench.decide.gate import UNDECIDED
+from enginebench.decide.looks import ALPHA
 from enginebench.decide.model import Outcome, Verdict
 from enginebench.measure.metrics import BY_NAME
 from enginebench.report.comparison import Comparison, Design
@@ -18,6 +19,10 @@ MARKS: dict[Outcome, str] = {
     "inconclusive": "?",
     "invalid": "!",
 }
+Q = (
+    "q: the p-value of “worse by more than the margin”, corrected for the other gated or the other watched numbers; a "
+    f"regression needs {ALPHA:g} or less."
+)
 REFERENCE = "reference engine: these numbers say nothing about TensorRT-LLM"
 
 
@@ -70,9 +75,16 @@ def margin(verdict: Verdict) -> str:
     return f"±{verdict.endpoint.margin * 100:.3g}%"
 
 
+def q_value(verdict: Verdict) -> str:
+    """``0.086``, ``<0.001``."""
+    if verdict.q_value is None:
+        return DASH
+    return "<0.001" if verdict.q_value < 0.001 else f"{verdict.q_value:.3f}"
+
+
 def numbers(verdict: Verdict) -> tuple[str, ...]:
-    """Old, new, change, interval and margin, side by side in a table."""
-    return (*both_values(verdict), change(verdict), interval(verdict), margin(verdict))
+    """Old, new, change, interval, margin and q, side by side in a table."""
+    return (*both_values(verdict), change(verdict), interval(verdict), margin(verdict), q_value(verdict))
 
 
 def more_pairs(verdict: Verdict) -> str:

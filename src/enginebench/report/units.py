@@ -7,8 +7,11 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from enginebench.decide.changes import MINUS, percent
+
+__all__ = ["DASH", "GIB", "MIB", "MINUS", "Scale", "count", "percent", "scale_for", "size", "span", "times"]
+
 DASH = "—"
-MINUS = "\u2212"
 GIB = 2**30
 MIB = 2**20
 
@@ -43,12 +46,6 @@ def scale_for(unit: str, values: Iterable[float | None]) -> Scale:
     if unit == "fraction":
         return Scale(symbol, factor, 1)
     return Scale(symbol, factor, _decimals(min(known) * factor) if known else 1)
-
-
-def percent(ratio: float) -> str:
-    """A relative change with its sign: ``+4.2%``, ``−18%``."""
-    digits = 1 if abs(ratio) < 0.1 else 0
-    return f"{ratio * 100:+.{digits}f}%".replace("-", MINUS)
 
 
 def times(ratio: float) -> str:

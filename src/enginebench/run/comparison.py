@@ -237,7 +237,7 @@ def _causes(old: Json, new: Json, verdicts: Sequence[Verdict]) -> tuple[Cause, .
     if not worse:
         return ()
     most = max(worse, key=lambda each: abs(each.change or 0.0))
-    return causes(old, new, most.endpoint, most.change)
+    return causes(old, new, most.endpoint, most.change, verdicts)
 
 
 def _compared(run: Json, directory: str | None, source: str) -> Compared:
