@@ -53,7 +53,22 @@ def test_error_against_the_default_margin(error_ms: float, level: str) -> None:
 
 def test_the_reason_names_number_error_and_margin() -> None:
     reasons = validity(metrics(), calibrated(0.3 * MS)).reasons
-    assert "client error of TPOT p50 is 3.0%, more than half of the 5% margin" in reasons
+    assert "DEGRADED: client error of TPOT p50 is 3.0%, more than half of the 5% margin" in reasons
+
+
+def test_what_made_the_level_is_named_and_each_reason_tells_its_own_level_and_limit() -> None:
+    found = validity(metrics(ttft=0.07, slip_s=0.0282, few=True), calibrated(), hidden_first_s=8.44 * MS)
+    assert (found.level, found.cause) == ("invalid", "merged reads")
+    slip, merged = found.reasons
+    assert slip == "DEGRADED: requests left late: slip max is 28.2 ms, limit 3.5 ms"
+    assert merged.startswith("INVALID: first tokens came in one read with later ones")
+    assert merged.endswith("their median may be 8.44 ms earlier, 12.1% of TTFT p50, limit 5%")
+    assert validity(metrics(slip_s=0.5), calibrated(0.6 * MS)).cause == "client error, slip"
+    assert validity(metrics(slip_s=0.5, slip_p50_s=0.1, few=True), calibrated()).reasons == (
+        "INVALID: requests left late: slip p50 is 100.0 ms, limit 2.0 ms",
+    )
+    assert validity(metrics(), calibrated()).as_json()["cause"] is None
+    assert validity(metrics(), None).cause == ""
 
 
 def test_a_gated_endpoint_is_held_against_its_own_margin() -> None:

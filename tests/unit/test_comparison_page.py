@@ -128,7 +128,7 @@ def test_discarded_pairs_are_marked_with_their_reason(turns: Subject) -> None:
     plots = figures_of(turns)["pairs-1"].plots
     roles = {marks.name: marks for marks in plots[0].marks}
     assert roles["discarded"].x == (3.0,)
-    assert "requests left up to 50.0 ms late" in roles["discarded"].texts[0]
+    assert "requests left late: slip p50 is 20.0 ms" in roles["discarded"].texts[0]
     assert roles["a pair"].x == (1.0, 2.0, 4.0, 5.0, 6.0, 7.0, 8.0)
     section = next(part for part in comparison_page(turns).after if part.id == "pairs")
     assert section.notes[0].startswith("Pair 3 does not count in batch 2 (new build)")

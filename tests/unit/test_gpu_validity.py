@@ -64,8 +64,8 @@ def test_one_troubled_card_of_several_is_not_averaged_away() -> None:
     found = gpu_validity([CARD, CARD], [replace(GOOD, samples=200, reasons={"power cap": 8}, each=(GOOD, slow))] * 2)
     assert found.level == "degraded"
     assert found.reasons == (
-        "GPU 1 held its clocks down for 8% of the time (power cap)",
-        "the SM clock of GPU 1 was 1500 MHz at the median, of 1980 MHz that it can have",
+        "DEGRADED: GPU 1 held its clocks down for 8% of the time (power cap)",
+        "DEGRADED: the SM clock of GPU 1 was 1500 MHz at the median, of 1980 MHz that it can have",
     )
 
 

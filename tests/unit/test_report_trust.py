@@ -34,6 +34,22 @@ def test_words(record: dict[str, Any], words: str) -> None:
     assert trust.error_words(record) == words
 
 
+def test_what_made_the_level_stands_beside_the_error_where_that_did_not() -> None:
+    record = judged("invalid", 0.007)
+    for cause, words in (
+        ("merged reads", "0.7% INVALID (merged reads)"),
+        ("client error", "0.7% INVALID"),
+        (None, "0.7% INVALID"),
+    ):
+        record["validity"]["cause"] = cause
+        assert trust.error_words(record) == words
+    run = full_run()
+    first = next(iter(run["cells"]))
+    run["cells"][first]["validity"] = record["validity"] | {"cause": "slip"}
+    (row,) = [row for group in page_of(run).matrix.groups for row in group.rows if row.cell_id == first]
+    assert (row.status_words, row.remark) == ("INVALID", "slip")
+
+
 def test_reasons_are_findings_of_doubtful_cells_alone() -> None:
     assert trust.reasons_of(judged("degraded", 0.03, "late")) == ("late",)
     assert trust.reasons_of(judged("uncalibrated", None, "client error: uncalibrated")) == ()

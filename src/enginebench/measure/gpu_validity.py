@@ -10,7 +10,7 @@ from statistics import median
 
 from enginebench.measure.energy import RoundGpu
 from enginebench.measure.gpu_trace import GpuFacts
-from enginebench.measure.validity import Level, worst
+from enginebench.measure.validity import Level, with_level, worst
 
 OF_THE_OPERATOR = ("clocks set by the operator", "sync boost", "display clock setting")
 """Reasons that are settings, not troubles: a card with locked clocks is a steady one."""
@@ -51,7 +51,7 @@ def gpu_validity(
             found += [*_throttling(name, own), *_clocks(name, cards, own), *_drift(name, own)]
         found += [*_errors(rounds), *_company(rounds), *_unseen(rounds), *_parts(cards)]
     return MachineValidity(
-        worst(level for level, _ in found), tuple(reason for _, reason in found), tuple(_notes(cards))
+        worst(level for level, _ in found), tuple(with_level(*each) for each in found), tuple(_notes(cards))
     )
 
 

@@ -3,9 +3,9 @@
 Pure. Judges the client, not the engine: a cell can be valid and slow, or fast and invalid.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 from enginebench.measure.calibration import Calibration
 
@@ -53,9 +53,10 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Validity:
-    """Of a cell: the worst of its endpoints, and a sentence for everything that is not as it should be."""
+    """Of a cell: the worst that was found, why in a word or two, and a sentence for everything that is not well."""
 
     level: Level
+    cause: str = ""  # of a DEGRADED or INVALID level
     reasons: tuple[str, ...] = ()
     endpoints: Mapping[str, Endpoint] = field(default_factory=dict)
 
@@ -73,10 +74,17 @@ class Validity:
         }
         return {
             "level": self.level,
+            "cause": self.cause or None,
             "reasons": list(self.reasons),
             "client_error": self.worst_relative,
             "endpoints": endpoints,
         }
+
+
+class _Doubt(NamedTuple):
+    level: Level
+    cause: str
+    reason: str
 
 
 def validity(
@@ -96,15 +104,20 @@ def validity(
     """
     margins = _margins(metrics, gates)
     endpoints = {name: _endpoint(name, margin, metrics, calibration) for name, margin in margins.items()}
-    levels, reasons = [each.level for each in endpoints.values()], list(_error_reasons(endpoints))
-    hidden = _hidden(hidden_first_s, metrics, margins.get("ttft_p50", DEFAULT_MARGIN))
-    for level, reason in (_slip(metrics), hidden, _clock(spoilt_rounds, rounds), _reach(calibration)):
-        levels.append(level)
-        reasons += [reason] if reason else []
+    doubts = [
+        *_errors(endpoints),
+        *_slip(metrics),
+        *_hidden(hidden_first_s, metrics, margins.get("ttft_p50", DEFAULT_MARGIN)),
+        *_clock(spoilt_rounds, rounds),
+        *_reach(calibration),
+    ]
+    level = worst(doubt.level for doubt in doubts)
+    cause = ", ".join(dict.fromkeys(doubt.cause for doubt in doubts if doubt.level == level))
+    reasons = [with_level(doubt.level, doubt.reason) for doubt in doubts]
     if calibration is None:
-        levels.append("uncalibrated")
         reasons.append(f"client error: uncalibrated{f' ({why_uncalibrated})' if why_uncalibrated else ''}")
-    return Validity(worst(levels), tuple(reasons), endpoints)
+    level = worst((level, "valid" if calibration else "uncalibrated", *(each.level for each in endpoints.values())))
+    return Validity(level, cause, tuple(reasons), endpoints)
 
 
 def with_machine(judged: Mapping[str, Any], level: Level, reasons: Sequence[str]) -> dict[str, Any]:
@@ -118,6 +131,11 @@ def with_machine(judged: Mapping[str, Any], level: Level, reasons: Sequence[str]
     known = judged.get("levels") or {"client": judged["level"], "machine": "valid"}
     levels = {**known, "machine": worst((known["machine"], level))}
     return {**judged, "level": worst((judged["level"], level)), "reasons": joined, "levels": levels}
+
+
+def with_level(level: Level, reason: str) -> str:
+    """``reason`` as it stands among others: each says how bad it is."""
+    return f"{level.upper()}: {reason}"
 
 
 def worst(levels: Iterable[Level]) -> Level:
@@ -164,15 +182,18 @@ def _against(value: float, limit: float) -> Level:
     return "degraded" if value > limit else "valid"
 
 
-def _error_reasons(endpoints: Mapping[str, Endpoint]) -> Iterable[str]:
+def _limit(level: Level, limit: float) -> float:
+    """What ``_against`` found to be passed."""
+    return 2 * limit if level == "invalid" else limit
+
+
+def _errors(endpoints: Mapping[str, Endpoint]) -> Iterator[_Doubt]:
     for name, each in endpoints.items():
         if each.level not in ("degraded", "invalid") or each.relative is None:
             continue
         share = "the whole" if each.level == "invalid" else "half"
-        yield (
-            f"client error of {_title(name)} is {abs(each.relative):.1%}, "
-            f"more than {share} of the {each.margin * 100:.3g}% margin"
-        )
+        said = f"is {abs(each.relative):.1%}, more than {share} of the {each.margin * 100:.3g}% margin"
+        yield _Doubt(each.level, "client error", f"client error of {_title(name)} {said}")
 
 
 def _title(name: str) -> str:
@@ -180,46 +201,46 @@ def _title(name: str) -> str:
     return f"{_TITLES[metric]} {statistic}" if metric in _TITLES else name
 
 
-def _slip(metrics: Mapping[str, Any]) -> tuple[Level, str]:
+def _slip(metrics: Mapping[str, Any]) -> Iterator[_Doubt]:
     """Requests that leave late make the metrics that count from the intended time show the client."""
     slip = metrics.get("slip", {}).get("summary", {})
     counted = [_measured(f"{name}_p50", metrics) for name in _FROM_INTENDED]
     middle_s = next((value for value in counted if value), 0.0)  # TTFT; without streaming, E2E latency
     limit_s = max(SLIP_FLOOR_S, SLIP_SHARE * middle_s)
-    tail_s, level = _tail_of_slip(slip, limit_s)
-    if level == "valid":
-        return level, ""
-    return level, f"requests left up to {tail_s * 1e3:.1f} ms late (slip), more than {limit_s * 1e3:.1f} ms"
+    statistic, level = _tail_of_slip(slip, limit_s)
+    if level != "valid":
+        said = f"slip {statistic} is {(slip[statistic] or 0.0) * 1e3:.1f} ms"
+        yield _Doubt(level, "slip", f"requests left late: {said}, limit {_limit(level, limit_s) * 1e3:.1f} ms")
 
 
-def _tail_of_slip(slip: Mapping[str, float | None], limit_s: float) -> tuple[float, Level]:
+def _tail_of_slip(slip: Mapping[str, float | None], limit_s: float) -> tuple[str, Level]:
     """p99 where there are requests enough for it. Else the maximum: one late request of a few degrades, and no more."""
-    p99_s, most_s = slip.get("p99"), slip.get("max") or 0.0
-    if p99_s is not None:
-        return p99_s, _against(p99_s, limit_s)
-    at_most: Level = "degraded" if most_s > limit_s else "valid"
-    return most_s, worst([at_most, _against(slip.get("p50") or 0.0, limit_s)])
+    if (p99_s := slip.get("p99")) is not None:
+        return "p99", _against(p99_s, limit_s)
+    if _against(slip.get("p50") or 0.0, limit_s) == "invalid":
+        return "p50", "invalid"
+    return "max", "degraded" if (slip.get("max") or 0.0) > limit_s else "valid"
 
 
-def _hidden(hidden_s: float, metrics: Mapping[str, Any], margin: float) -> tuple[Level, str]:
+def _hidden(hidden_s: float, metrics: Mapping[str, Any], margin: float) -> Iterator[_Doubt]:
     """First tokens that one read brought together with later ones: a starved client, or a server that holds them."""
     middle_s = _measured("ttft_p50", metrics)
     if not middle_s or (level := _against(hidden_s / middle_s, margin / 2)) == "valid":
-        return "valid", ""
-    return level, f"first tokens came in one read with later ones: their median may be {hidden_s * 1e3:.3g} ms earlier"
+        return
+    share = f"{hidden_s / middle_s:.1%} of TTFT p50, limit {_limit(level, margin / 2) * 100:.3g}%"
+    said = f"their median may be {hidden_s * 1e3:.3g} ms earlier, {share}"
+    yield _Doubt(level, "merged reads", f"first tokens came in one read with later ones: {said}")
 
 
-def _clock(spoilt: int, rounds: int) -> tuple[Level, str]:
-    if not spoilt:
-        return "valid", ""
-    return "invalid" if spoilt >= rounds else "degraded", f"the clock was set during {spoilt} of {rounds} rounds"
+def _clock(spoilt: int, rounds: int) -> Iterator[_Doubt]:
+    if spoilt:
+        level: Level = "invalid" if spoilt >= rounds else "degraded"
+        yield _Doubt(level, "clock", f"the clock was set during {spoilt} of {rounds} rounds")
 
 
-def _reach(calibration: Calibration | None) -> tuple[Level, str]:
-    if calibration is None:
-        return "valid", ""
-    if calibration.clock_stepped:
-        return "degraded", "the clock was set during the calibration"
-    if not calibration.holds:
-        return "degraded", f"the calibration reached {calibration.sustained:.0%} of the cell's token rate only"
-    return "valid", ""
+def _reach(calibration: Calibration | None) -> Iterator[_Doubt]:
+    if calibration and calibration.clock_stepped:
+        yield _Doubt("degraded", "calibration", "the clock was set during the calibration")
+    elif calibration and not calibration.holds:
+        reached = f"the calibration reached {calibration.sustained:.0%} of the cell's token rate only"
+        yield _Doubt("degraded", "calibration", reached)

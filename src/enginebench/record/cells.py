@@ -41,6 +41,7 @@ class Levels(Part):
 
 class Validity(Part):
     level: Level
+    cause: str | None = OPTIONAL
     reasons: list[str]
     client_error: Number | None = OPTIONAL
     endpoints: dict[str, EndpointValidity] | None = OPTIONAL

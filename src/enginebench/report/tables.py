@@ -167,6 +167,7 @@ def _matrix_rows(
                 new_shape=not rows or rows[-1].shape != shape,
                 status=trust.status_of(cell.record, cell.status),
                 status_words=trust.status_words(cell.record, STATUS_WORDS[cell.status]),
+                remark=trust.cause_of(cell.record),
                 values=values if cell.measured else (),
                 reason=cell.reason,
             )

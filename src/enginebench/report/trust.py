@@ -47,14 +47,24 @@ def error_of(record: Mapping[str, Any]) -> float | None:
 
 
 def error_words(record: Mapping[str, Any]) -> str:
-    """The client's error in percent, and the level where it is not valid, with whose it is when not the client's."""
+    """The client's error in percent, and the level where it is not valid, with what made it where that is another."""
     error, level = error_of(record), level_of(record)
     parts = [] if error is None else [_percent(error)]
     if level in DOUBTFUL:
-        parts.append(f"{level.upper()}{'' if doubts_of(record)['client'] == level else ' (machine)'}")
+        parts.append(f"{level.upper()}{f' ({cause})' if (cause := cause_of(record)) else ''}")
     elif level != "valid":
         parts.append(level)
     return " ".join(parts)
+
+
+def cause_of(record: Mapping[str, Any]) -> str:
+    """What made a doubtful level, in a word or two; nothing for the client's error, which stands beside it."""
+    if not mark(record):
+        return ""
+    if doubts_of(record)["client"] != level_of(record):
+        return "machine"
+    cause = (record.get("validity") or {}).get("cause") or ""  # older runs lack it
+    return "" if cause == "client error" else cause
 
 
 def error_text(record: Mapping[str, Any]) -> Text:

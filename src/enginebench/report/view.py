@@ -89,6 +89,7 @@ class MatrixRow:
     new_shape: bool  # differs from the row above
     status: str
     status_words: str
+    remark: str  # what made a doubtful status
     values: tuple[Text, ...]
     reason: str | None
 

@@ -17,7 +17,7 @@ from enginebench.measure.records import RoundRecord
 from enginebench.measure.replicas import shares
 from enginebench.measure.server_sampler import columns_of
 from enginebench.measure.telemetry import Sample, Telemetry, peaks
-from enginebench.measure.validity import with_machine
+from enginebench.measure.validity import with_level, with_machine
 from enginebench.plan.cells import Cell
 from enginebench.report.index import write_index
 from enginebench.report.page import write_report
@@ -243,7 +243,8 @@ class Campaign:
     def _with_server(self, cell_id: str, validity: Mapping[str, Any]) -> dict[str, Any]:
         """What is known of the cell's validity, with what its server showed to be wrong."""
         wrong = self._servers.get(cell_id, {}).get("findings")
-        return with_machine(validity, "degraded", wrong) if wrong else dict(validity)
+        reasons = [with_level("degraded", each) for each in wrong or ()]
+        return with_machine(validity, "degraded", reasons) if reasons else dict(validity)
 
     def _write(self, planned: PlannedCell) -> dict[str, Any]:
         """A cell has numbers when it was whole in any block."""

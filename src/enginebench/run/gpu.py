@@ -29,7 +29,7 @@ from enginebench.measure.limits import Limits, cell_limits
 from enginebench.measure.metrics import MetricResult, gpu_metric
 from enginebench.measure.records import UNKNOWN, RoundRecord
 from enginebench.measure.telemetry import MemoryPhases, Telemetry
-from enginebench.measure.validity import with_machine
+from enginebench.measure.validity import with_level, with_machine
 from enginebench.plan.cells import Cell
 from enginebench.run.attached import Attached
 from enginebench.run.plan import PlannedCell
@@ -142,7 +142,7 @@ class GpuWatch:
         concurrency = self._concurrency(planned, measured)
         gpu = self._gpu(measured, rounds, limits)
         return Told(
-            with_machine(validity, level, [*machine.reasons, *wrong]),
+            with_machine(validity, level, [*machine.reasons, *(with_level("invalid", each) for each in wrong)]),
             {**gpu, "concurrency": concurrency, "notes": list(machine.notes)},
             self._metrics(measured, rounds, limits, cards),
             (*unseen_findings(rounds), *_queueing(concurrency)),
