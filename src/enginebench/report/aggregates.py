@@ -22,8 +22,8 @@ from enginebench.store import Run
 
 __all__ = ["CellAggregates", "Quantiles", "RequestRow", "TimeBins", "cell_aggregates", "request_curves"]
 
-SLOWEST = 20
-SAMPLED = 40
+SLOWEST = 8
+SAMPLED = 12
 STALL_FACTOR = 5
 """A gap of so many medians is a stall."""
 MAX_STALLS = 20

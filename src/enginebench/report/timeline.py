@@ -7,15 +7,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
-from enginebench.report.aggregates import CellAggregates, RequestRow
+from enginebench.report.aggregates import SAMPLED, SLOWEST, CellAggregates, RequestRow
 from enginebench.report.cells import CellView
 from enginebench.report.detail import Detail
 from enginebench.report.figures import Axis, Figure, Marks, Plot, Section
 from enginebench.report.units import DASH, Scale, count, scale_for, times
 from enginebench.report.view import Column, Table, Text
 
-SLOWEST = 8
-SAMPLED = 12
 MAX_STALLS = 3
 """Of a request, the longest."""
 WAITING, UNTIL_FIRST, UNTIL_LAST = "waiting in the client", "until the first token", "until the answer"
@@ -24,8 +22,8 @@ DECODING, STALL = "decoding", "stalled"
 ROLES = {WAITING: "muted", DECODING: "good", STALL: "bad"}
 Part: TypeAlias = tuple[str, float | None]  # what, and seconds; None: not known of this request
 LEAD = (
-    f"The {SLOWEST} slowest requests and a seeded sample of {SAMPLED} others of each path, in the order of release. "
-    "Zero is the moment at which the load wanted a request to leave. The first part is the client's own delay, the "
+    f"The {SLOWEST} slowest requests of each path and a seeded sample of {SAMPLED} of all others, or all where "
+    "there are fewer, in the order of release. Zero is the moment at which the load wanted a request to leave. The first part is the client's own delay, the "
     "next lasts until the first token, the last until the last token. Where the engine tells when it took a request "
     "up, its queue and the prefill are apart. A stall is a gap between arrivals of more than five medians."
 )
@@ -38,7 +36,7 @@ def timeline_section(detail: Detail) -> Section | None:
 
 
 def _figure(number: int, cell: CellView, found: CellAggregates) -> Figure:
-    rows = _chosen(found.rows)
+    rows = _marked(found.rows)
     scale = scale_for("s", [max((row.last_s or 0.0 for row in rows), default=0.0)])
     title = f"{cell.path}, {cell.scenario}, {cell.output_words} tokens out, {cell.load.words}"
     return Figure(
@@ -50,14 +48,9 @@ def _figure(number: int, cell: CellView, found: CellAggregates) -> Figure:
     )
 
 
-def _chosen(rows: Sequence[RequestRow]) -> Sequence[RequestRow]:
-    """Some of the slowest, and every n-th of the sample, by release."""
-    slow = sorted((row for row in rows if row.slow), key=lambda row: -(row.last_s or 0.0))[:SLOWEST]
-    others = [row for row in rows if not row.slow]
-    if not others:  # nothing but the slowest: no request stands out
-        return [replace(row, slow=False) for row in rows]
-    step = max(1, -(-len(others) // SAMPLED))
-    return sorted([*slow, *others[::step]], key=lambda row: row.intended_s)
+def _marked(rows: Sequence[RequestRow]) -> Sequence[RequestRow]:
+    """All rows; where they are nothing but the slowest, none stands out."""
+    return [replace(row, slow=False) for row in rows] if all(row.slow for row in rows) else rows
 
 
 def _plot(cell: CellView, rows: Sequence[RequestRow], scale: Scale) -> Plot:
@@ -131,11 +124,12 @@ def _finding(found: CellAggregates) -> str:
     scale = scale_for("s", [latency.at(0.5)])
     ratio = (worst.last_s or 0.0) / latency.at(0.5)
     stalled = sum(bool(row.stalls_s) for row in found.rows)
+    shown = f"{len(found.rows)} of {count(found.requests, 'request')} shown"
     slowest = f"The slowest took {scale.text(worst.last_s or 0.0)}, {times(ratio)} the median."
     if found.stall_s is None:
-        return slowest
+        return f"{slowest} {shown}."
     limit = scale_for("s", [found.stall_s]).text(found.stall_s)
-    return f"{slowest} {stalled} of {count(len(found.rows), 'request')} looked at stalled for {limit} or more."
+    return f"{slowest} {shown}, of which {stalled} stalled for {limit} or more."
 
 
 def _table(caption: str, rows: Sequence[RequestRow], scale: Scale) -> Table:
