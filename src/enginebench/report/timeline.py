@@ -22,10 +22,11 @@ DECODING, STALL = "decoding", "stalled"
 ROLES = {WAITING: "muted", DECODING: "good", STALL: "bad"}
 Part: TypeAlias = tuple[str, float | None]  # what, and seconds; None: not known of this request
 LEAD = (
-    f"The {SLOWEST} slowest requests of each path and a seeded sample of {SAMPLED} of all others, or all where "
-    "there are fewer, in the order of release. Zero is the moment at which the load wanted a request to leave. The first part is the client's own delay, the "
-    "next lasts until the first token, the last until the last token. Where the engine tells when it took a request "
-    "up, its queue and the prefill are apart. A stall is a gap between arrivals of more than five medians."
+    f"The {SLOWEST} slowest requests of each path and a seeded sample of {SAMPLED} of all others, or all where there "
+    "are fewer, in the order of release. Zero is the moment at which the load wanted a request to leave. The first "
+    "part is the client's own delay, the next lasts until the first token, the last until the last token. Where the "
+    "engine tells when it took a request up, its queue and the prefill are apart. A stall is a gap between arrivals "
+    "of more than five medians."
 )
 
 
