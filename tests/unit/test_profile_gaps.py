@@ -116,6 +116,16 @@ def test_a_clock_that_dropped() -> None:
     assert found.evidence == "The SM clock was 1,200 MHz, in the round's median 1,980 MHz."
 
 
+def test_requests_that_wait_for_one_step_are_one_gap_and_prompts_beyond_two_are_counted() -> None:
+    waiting = [Row(chunks=steady(stall_after=9)) for _ in range(3)]
+    prompts = [Row(chunks=[(185.0, 1), (195.0, 1)], sent=95.0, prompt=tokens) for tokens in (10, 20, 30)]
+    table = steps(STALLED_TIMES, step_ns=at_the_stall(90.0 * MS, 10.0 * MS), context_tokens=at_the_stall(60))
+    first, *rest = worst_gaps(round_of(*waiting, *prompts), table)
+    assert (first.cause, first.request, first.others) == (gaps.PREFILL, 0, (1, 2))
+    assert "60 prompt tokens for request 5 (30 tokens), request 4 (20 tokens) and 1 more" in first.evidence
+    assert all(gap.cause != gaps.PREFILL for gap in rest)
+
+
 def test_a_client_that_was_late() -> None:
     record = round_of(Row(chunks=steady()))
     record.chunks.read_ns[10] += 80 * MS
@@ -163,7 +173,9 @@ def test_whatever_the_round(lengths: list[list[float]], recorded: list[tuple[flo
     table = steps([row[0] for row in recorded], step_ns=[row[1] * MS for row in recorded],
                   kv_blocks_total=[300.0] * len(recorded), **columns)  # fmt: skip
     found = worst_gaps(record, table)
-    assert len(found) == min(gaps.MOST, len(record.chunks) - len(lengths))
+    assert len(found) + sum(len(gap.others) for gap in found) <= len(record.chunks) - len(lengths)
+    assert bool(found) == (len(record.chunks) > len(lengths))
+    assert all(gap.request not in gap.others for gap in found)
     assert [gap.s for gap in found] == sorted((gap.s for gap in found), reverse=True)
     for gap in found:
         assert gap.evidence.endswith(".")

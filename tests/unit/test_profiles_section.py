@@ -39,6 +39,14 @@ def write(root: Path, *profiles: dict[str, Any]) -> Path:
     return root
 
 
+def test_requests_that_waited_for_one_step_share_a_row(tmp_path: Path) -> None:
+    section = profiles_section(
+        RUN, write(tmp_path, {**ITERATIONS, "gaps": [{**ITERATIONS["gaps"][0], "others": [0, 4]}]})
+    )
+    assert section is not None
+    assert section.tables[0].rows[0][0].text == "1, requests 0, 3 and 4"
+
+
 def test_shares_causes_kernels_and_files(tmp_path: Path) -> None:
     section = profiles_section(RUN, write(tmp_path, ITERATIONS, NSYS))
     assert section is not None

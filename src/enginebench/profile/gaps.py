@@ -5,8 +5,8 @@ gap it explains, in seconds of the engine's own steps; the one that explains mos
 what the gap has more than the typical one. Otherwise the cause is unknown, and the evidence says what was seen. Pure.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,8 @@ from enginebench.measure.records import UNKNOWN, RoundRecord
 from enginebench.profile.iterations import Iterations
 
 MOST = 10
+LOOKED_AT = 320
+"""Of the longest gaps: those of all requests that waited for one step are one."""
 ORDINARY = 1.5
 """Up to this multiple of the median a gap is one like the others."""
 EXPLAINED = 0.5
@@ -39,7 +41,10 @@ ORDINARY_GAP, UNEXPLAINED = "no longer than usual", "unexplained"
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """One gap. ``explained_s``: what the cause explains of it; None where that is not known."""
+    """One gap. ``explained_s``: what the cause explains of it; None where that is not known.
+
+    ``others``: the requests that waited for the same step, for the same cause, with a gap among the longest.
+    """
 
     request: int
     start_ns: int
@@ -48,6 +53,7 @@ class Gap:
     cause: str
     explained_s: float | None
     evidence: str
+    others: tuple[int, ...] = ()
 
     @property
     def s(self) -> float:
@@ -88,13 +94,19 @@ class _Scene:
         """What it has more than the typical gap."""
         return (self.end_ns - self.start_ns) / 1e9 - self.usual_s
 
+    @property
+    def step(self) -> int | None:
+        """The row of the iterations that lasted longest inside of the gap; None where nobody timed steps."""
+        return int(self.rows[np.argmax(self.inside_s)]) if len(self.rows) and not self.iterations.sampled else None
+
     def of(self, name: str) -> NDArray[np.float64]:
         """A column of the iterations, of these rows."""
         return self.iterations[name][self.rows]
 
 
 def worst_gaps(record: RoundRecord, iterations: Iterations, gpu: Mapping[str, NDArray[Any]] | None = None) -> list[Gap]:
-    """The ``MOST`` longest gaps between tokens of one streamed round, the longest first.
+    """The ``MOST`` longest gaps between tokens of one streamed round, one for each step that held requests up, the
+    longest first.
 
     ``gpu``: samples of all GPUs, with the columns ``stamp_ns`` and ``sm_clock_mhz`` at least.
     """
@@ -103,12 +115,21 @@ def worst_gaps(record: RoundRecord, iterations: Iterations, gpu: Mapping[str, ND
         return []
     usual_s = float(np.median(every.length_s / every.tokens))
     step_s = _typical_step_s(iterations)
-    longest = np.argsort(usual_s * every.tokens - every.length_s, kind="stable")[:MOST]
+    longest = np.argsort(usual_s * every.tokens - every.length_s, kind="stable")[:LOOKED_AT]
     scenes = (
         _scene(every, int(at), record=record, iterations=iterations, gpu=gpu or {}, usual_s=usual_s, step_s=step_s)
         for at in longest
     )
-    return sorted((_explained(scene) for scene in scenes), key=lambda gap: -gap.s)
+    return sorted(_one_a_step((scene.step, _explained(scene)) for scene in scenes), key=lambda gap: -gap.s)
+
+
+def _one_a_step(found: Iterable[tuple[int | None, Gap]]) -> Iterator[Gap]:
+    """The first gap of each step and cause, with the requests of the others; gaps without a step stand alone."""
+    groups: dict[object, list[Gap]] = {}
+    for number, (step, gap) in enumerate(found):
+        groups.setdefault((None, number) if step is None else (step, gap.cause), []).append(gap)
+    for first, *rest in list(groups.values())[:MOST]:
+        yield replace(first, others=tuple(sorted({gap.request for gap in rest} - {first.request})))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -214,9 +235,12 @@ def _of_whom(scene: _Scene) -> str:
     ends = np.where(table.first_ns > 0, table.first_ns, np.iinfo(np.int64).max)
     others = (table.index != scene.request) & (table.sent_ns > 0) & (table.sent_ns < scene.end_ns)
     pending = np.flatnonzero(others & (ends > scene.start_ns))
-    chosen = pending[np.argsort(-table.prompt_tokens[pending], kind="stable")][:2]
-    names = [f"request {table.index[at]} ({table.prompt_tokens[at]:,} tokens)" for at in chosen]
-    return f" for {' and '.join(names)}" if names else ""
+    longest = pending[np.argsort(-table.prompt_tokens[pending], kind="stable")]
+    names = [f"request {table.index[at]} ({table.prompt_tokens[at]:,} tokens)" for at in longest[:2]]
+    if not names:
+        return ""
+    more = len(longest) - len(names)
+    return f" for {', '.join(names)} and {more} more" if more else f" for {' and '.join(names)}"
 
 
 def _eviction(scene: _Scene) -> Iterator[_Suspect]:

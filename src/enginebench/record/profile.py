@@ -29,6 +29,7 @@ class Gap(Part):
     cause: str
     explained_s: Number | None
     evidence: str
+    others: list[Whole] = OPTIONAL
 
 
 class Family(Part):

@@ -49,13 +49,21 @@ def _gaps(profile: Profile, rows: Sequence[Mapping[str, Any]]) -> Table:
 def _gap(number: int, row: Mapping[str, Any], started_ns: int | None) -> tuple[Text, ...]:
     explained_s = row["explained_s"]
     return (
-        Text(f"{number}, request {row['request']}", number=number),
+        Text(f"{number}, {_requests(row)}", number=number),
         Text(MS.number(row["s"])),
         Text(DASH, "not known") if started_ns is None else Text(f"{(row['start_ns'] - started_ns) / 1e9:,.3f}"),
         Text(row["cause"]),
         Text(DASH, "not known") if explained_s is None else Text(MS.number(explained_s)),
         Text(row["evidence"]),
     )
+
+
+def _requests(row: Mapping[str, Any]) -> str:
+    """Whose gap it is: ``request 3``, ``requests 0, 1, 2, 3 and 4``."""
+    *some, last = (str(request) for request in sorted((row["request"], *row.get("others", ()))))
+    if not some:
+        return f"request {last}"
+    return f"requests {', '.join(some)} and {last}"
 
 
 def _kernels(profile: Profile, rows: Sequence[Mapping[str, Any]]) -> Table:
