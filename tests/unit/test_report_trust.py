@@ -142,3 +142,19 @@ def front_figure(run: dict[str, Any]) -> Figure:
     section = pareto_section(run, None)
     assert section
     return section.figures[0]
+
+
+def test_a_path_that_outpaced_one_inside_of_it_is_a_finding() -> None:
+    run = full_run()
+    assert not any("which it contains" in finding.text for finding in page_of(run).findings)
+    inner, outer = (next(cell for cell in cells_of(run) if cell.path == path) for path in ("direct", "ensemble"))
+    rounds = run["cells"][inner.id]["metrics"]["e2e_latency"]["per_round"]
+    assert (inner.scenario, inner.load) == (outer.scenario, outer.load)
+    told = run["cells"][outer.id]["metrics"]["e2e_latency"]
+    told["per_round"] = [min(rounds) * 0.9] * len(rounds)
+    (found,) = [
+        finding for finding in page_of(run).findings if finding.text.startswith("ensemble was faster than direct")
+    ]
+    assert [cell_id for _, cell_id in found.cells] == [outer.id]
+    told["per_round"] = [min(rounds) * 0.9, max(rounds)]
+    assert not any("faster than direct" in finding.text for finding in page_of(run).findings)

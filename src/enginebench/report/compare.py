@@ -3,7 +3,7 @@
 Descriptive only: whether a difference matters is decided elsewhere, from blocks and margins.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from enginebench.report import trust
@@ -35,6 +35,12 @@ STEADY_RATE = Shown("steady_output_tokens_per_s", "Steady tokens/s", "tokens/s",
 ATTAINMENT = Shown("slo_attainment", "Within SLOs", "fraction", "higher")
 SLIP = Shown("slip", "Slip max", "s", "lower", "max")
 Scales = Mapping[str, Scale]
+CONTAINS = {"core": ("direct",), "ensemble": ("direct", "core"), "bls": ("direct", "core")}
+"""The paths whose work is all done within that of another one."""
+_OUTPACED = (
+    "{outer} was faster than {inner}, which it contains, by more than the spread of their rounds (E2E p50): the "
+    "machine, or how the engine ran, changed between them. Their difference is not the price of the layers."
+)
 HEADLINES = (TTFT, TPOT, E2E, OUTPUT_RATE, REQUEST_RATE)
 
 
@@ -75,6 +81,20 @@ def change(base: CellView, other: CellView, shown: Shown, scale: Scale) -> str |
     if overlap(base, other, shown.metric):
         return f"{percent(after / before - 1)} (rounds overlap)"
     return f"{scale.signed(after - before)} ({percent(after / before - 1)})"
+
+
+def outpaced(cells: Iterable[CellView]) -> Iterator[tuple[str, CellView]]:
+    """Cells that were faster than the same load on a path that theirs contains, beyond the rounds' spread."""
+    known = {_point(cell, cell.path): cell for cell in cells if len(cell.per_round(E2E.metric)) > 1}
+    for cell in known.values():
+        for path in CONTAINS.get(cell.path, ()):
+            inner = known.get(_point(cell, path))
+            if inner and max(cell.per_round(E2E.metric)) < min(inner.per_round(E2E.metric)):
+                yield _OUTPACED.format(outer=cell.path, inner=path), cell
+
+
+def _point(cell: CellView, path: str) -> tuple[str, bool, str, str, str]:
+    return cell.scenario, cell.streaming, cell.output_words, cell.load.label, path
 
 
 def finding(cells: Sequence[CellView]) -> str:

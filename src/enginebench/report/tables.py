@@ -16,6 +16,7 @@ from enginebench.report.compare import (
     STEADY_RATE,
     Shown,
     metric_scale,
+    outpaced,
     rounds_sentence,
     spread,
 )
@@ -120,6 +121,8 @@ def findings(cells: Sequence[CellView], anchors: Anchors) -> tuple[Finding, ...]
     for cell in cells:
         for text in (*cell.findings, *(trust.reasons_of(cell.record) if cell.measured else ())):
             found.setdefault(text, []).append((anchors[cell.id], cell.id))
+    for text, cell in outpaced(cells):
+        found.setdefault(text, []).append((anchors[cell.id], cell.id))
     return tuple(Finding(text, tuple(about)) for text, about in found.items())
 
 
