@@ -25,8 +25,6 @@ LEAD = (
     "operator, right more speed for each user (without streaming: left is less waiting). The dotted line is the front "
     "over all builds: no other point is better on both."
 )
-RINGS = {"invalid": "bad", "degraded": "warn"}
-"""How doubtful points are marked, by their level of trust."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +134,7 @@ def _curves(group: _Group, lineup: Lineup, log: bool) -> Iterator[Marks]:
 
 
 def _rings(group: _Group) -> Iterator[Marks]:
-    for level, role in RINGS.items():
+    for level, role in trust.RINGS.items():
         if points := [point for point in group.points if point.level == level]:
             yield _marks(level.upper(), "dots", points, group, role, dashed=True)
 
@@ -162,7 +160,7 @@ def _marks(
 
 
 def _words(point: _Point, group: _Group) -> str:
-    doubt = f", {point.level.upper()}" if point.level in RINGS else ""
+    doubt = f", {point.level.upper()}" if point.level in trust.RINGS else ""
     speed = (
         group.scale.text(point.speed) if group.scale.symbol else f"{group.scale.number(point.speed)} tokens/s per user"
     )
