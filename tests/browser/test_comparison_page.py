@@ -5,16 +5,15 @@ import json
 import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page
+from playwright.sync_api import Browser
 
 from enginebench.report.comparison_page import write_comparison
 from enginebench.report.comparison_subject import Subject
 from tests.support.accessibility import violations
 from tests.support.compared import LOST, at_different_times, in_turns, incomparable, of_names, with_history
-from tests.support.pages import PATIENCE_MS, copied_table, until
+from tests.support.pages import Open, copied_table, draw, opened, until
 
 Make = Callable[[Path], Subject]
 MAKERS: dict[str, Make] = {
@@ -23,8 +22,6 @@ MAKERS: dict[str, Make] = {
     "hostile": lambda _: of_names(),
     "incomparable": lambda _: incomparable(),
 }
-CLIPBOARD = ["clipboard-read", "clipboard-write"]
-Open = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
@@ -35,47 +32,12 @@ def complaints() -> list[str]:
 
 @pytest.fixture(scope="module")
 def visit(browser: Browser, tmp_path_factory: pytest.TempPathFactory, complaints: list[str]) -> Iterator[Open]:
-    """Opens the page of a comparison, once for all tests of it that want the same browser."""
-    contexts: list[BrowserContext] = []
-    files: dict[str, Path] = {}
-    known: dict[str, Page] = {}
+    def write(name: str) -> Path:
+        root = tmp_path_factory.mktemp(name)
+        return write_comparison(MAKERS[name](root), root / "report.html")
 
-    def refuse(dialog: Dialog) -> None:
-        complaints.append(dialog.message)
-        dialog.dismiss()
-
-    def open_page(name: str, **options: Any) -> Page:
-        if name not in files:
-            root = tmp_path_factory.mktemp(name)
-            files[name] = write_comparison(MAKERS[name](root), root / "report.html")
-        key = f"{name} {options}"
-        if key not in known:
-            contexts.append(browser.new_context(offline=True, permissions=CLIPBOARD, **options))
-            contexts[-1].set_default_timeout(PATIENCE_MS)
-            page = known[key] = contexts[-1].new_page()
-            page.on("console", lambda message: complaints.append(message.text))
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on("dialog", refuse)
-            page.on("request", lambda request: None if _local(request.url) else complaints.append(request.url))
-            page.goto(files[name].as_uri())
-        known[key].set_viewport_size({"width": 1280, "height": 900})
-        known[key].emulate_media(color_scheme="light")
-        return known[key]
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-def _local(url: str) -> bool:
-    return url.startswith(("file:", "data:", "blob:"))
-
-
-def _draw(page: Page) -> Page:
-    for chart in page.locator(".chart").all():
-        chart.scroll_into_view_if_needed()
-        page.wait_for_selector(f"#{chart.get_attribute('id')}[data-drawn]")
-    return page
+    with opened(browser, write, complaints) as open_page:
+        yield open_page
 
 
 @pytest.mark.parametrize("name", MAKERS)
@@ -83,7 +45,7 @@ def test_opens_offline_without_a_complaint_and_fits_a_phone(visit: Open, complai
     page = visit(name)
     page.set_viewport_size({"width": 360, "height": 900})
     if name in ("turns", "apart"):
-        _draw(page)
+        draw(page)
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
     until(page, "document.documentElement.scrollWidth === 360")  # once what was drawn wide is drawn anew
     assert page.locator("img").count() == 0
@@ -92,7 +54,7 @@ def test_opens_offline_without_a_complaint_and_fits_a_phone(visit: Open, complai
 
 @pytest.mark.parametrize("name", ["turns", "apart"])
 def test_every_mark_is_drawn(visit: Open, name: str) -> None:
-    page = _draw(visit(name))
+    page = draw(visit(name))
     assert page.locator(".chart.js-plotly-plot").count() == page.locator("script[data-chart]").count() > 3
     for chart in page.locator(".chart").all():
         spec = json.loads(page.locator(f"script[data-chart='{chart.get_attribute('id')}']").text_content() or "")
@@ -104,7 +66,7 @@ def test_every_mark_is_drawn(visit: Open, name: str) -> None:
 
 
 def test_axe_finds_nothing_in_light_and_dark(visit: Open) -> None:
-    page = _draw(visit("turns"))
+    page = draw(visit("turns"))
     assert violations(page) == ""
     page.emulate_media(color_scheme="dark")
     words = {"exclude": [[".chart"]]}  # whose colours are those of the page of a run

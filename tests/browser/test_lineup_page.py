@@ -2,21 +2,19 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Dialog, Page
+from playwright.sync_api import Browser
 
 from enginebench.report.lineup_page import write_lineup
 from tests.support import lined_up
 from tests.support.accessibility import violations
+from tests.support.pages import Open, copied_table, draw, opened, until
 
 NAMES = ("five", "unlike", "on_a_laptop", "hostile")
-CLIPBOARD = ["clipboard-read", "clipboard-write"]
-Open = Callable[..., Page]
 
 
 @pytest.fixture(scope="module")
@@ -27,62 +25,27 @@ def complaints() -> list[str]:
 
 @pytest.fixture(scope="module")
 def visit(browser: Browser, tmp_path_factory: pytest.TempPathFactory, complaints: list[str]) -> Iterator[Open]:
-    """Opens a page of several runs, once for all tests of it that want the same browser."""
-    contexts: list[BrowserContext] = []
-    files: dict[str, Path] = {}
-    known: dict[str, Page] = {}
+    def write(name: str) -> Path:
+        root = tmp_path_factory.mktemp(name)
+        return write_lineup(lined_up.lined_up(getattr(lined_up, name)(), root), root / "report.html")
 
-    def refuse(dialog: Dialog) -> None:
-        complaints.append(dialog.message)
-        dialog.dismiss()
-
-    def open_page(name: str, **options: Any) -> Page:
-        if name not in files:
-            root = tmp_path_factory.mktemp(name)
-            lineup = lined_up.lined_up(getattr(lined_up, name)(), root)
-            files[name] = write_lineup(lineup, root / "report.html")
-        key = f"{name} {options}"
-        if key not in known:
-            contexts.append(browser.new_context(offline=True, permissions=CLIPBOARD, **options))
-            page = known[key] = contexts[-1].new_page()
-            page.on("console", lambda message: complaints.append(message.text))
-            page.on("pageerror", lambda error: complaints.append(str(error)))
-            page.on("dialog", refuse)
-            page.on("request", lambda request: None if _local(request.url) else complaints.append(request.url))
-            page.goto(files[name].as_uri())
-        known[key].set_viewport_size({"width": 1280, "height": 900})
-        known[key].emulate_media(color_scheme="light")
-        return known[key]
-
-    yield open_page
-    for context in contexts:
-        context.close()
-
-
-def _local(url: str) -> bool:
-    return url.startswith(("file:", "data:", "blob:"))
-
-
-def _draw(page: Page) -> Page:
-    for chart in page.locator(".chart").all():
-        chart.scroll_into_view_if_needed()
-        page.wait_for_selector(f"#{chart.get_attribute('id')}[data-drawn]")
-    return page
+    with opened(browser, write, complaints) as open_page:
+        yield open_page
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_opens_offline_without_a_complaint_and_fits_a_phone(visit: Open, complaints: list[str], name: str) -> None:
     page = visit(name)
     page.set_viewport_size({"width": 360, "height": 900})
-    _draw(page)
+    draw(page)
     page.evaluate("document.querySelectorAll('details').forEach(one => one.open = true)")
-    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    until(page, "document.documentElement.scrollWidth === 360")  # once what was drawn wide is drawn anew
     assert page.locator("img").count() == 0
     assert complaints == []
 
 
 def test_every_mark_is_drawn_and_no_words_lie_on_each_other(visit: Open) -> None:
-    page = _draw(visit("five", viewport={"width": 1280, "height": 900}))  # which was never narrow
+    page = draw(visit("five", viewport={"width": 1280, "height": 900}))  # which was never narrow
     assert page.locator(".chart.js-plotly-plot").count() == page.locator("script[data-chart]").count() == 4
     for chart in page.locator(".chart").all():
         spec = json.loads(page.locator(f"script[data-chart='{chart.get_attribute('id')}']").text_content() or "")
@@ -102,7 +65,7 @@ def _overlap(one: dict[str, float], other: dict[str, float]) -> bool:
 
 
 def test_axe_finds_nothing_in_light_and_dark(visit: Open) -> None:
-    page = _draw(visit("five"))
+    page = draw(visit("five"))
     page.evaluate("document.querySelectorAll('details').forEach((one, number) => one.open = number < 2)")
     assert violations(page, {"exclude": [[".main-svg"]]}) == ""
     page.emulate_media(color_scheme="dark")
@@ -135,9 +98,7 @@ def test_rows_are_filtered_sorted_and_copied(visit: Open) -> None:
     ratios = rows.evaluate_all("all => all.map(one => one.cells[4]?.dataset.n ?? '')")
     known = [float(text) for text in ratios if text]
     assert known == sorted(known) == [float(text) for text in ratios[: len(known)]]
-    page.locator(".tools .copy").click()
-    page.get_by_text("Copied").wait_for()
-    head, *copied = csv.reader(page.evaluate("navigator.clipboard.readText()").splitlines())
+    head, *copied = csv.reader(copied_table(page).splitlines())
     assert head[:5] == ["Cell", "Build", "TTFT p50 (ms)", "× TTFT", "TPOT p50 (ms)"]
     assert all(len(row) == len(head) for row in copied)
     assert {row[1] for row in copied} == {"fp8-tp2"}
